@@ -1,0 +1,58 @@
+"""How gunicorn serves the application; the numbers come from the settings."""
+
+import os
+import resource
+from typing import Any
+
+from horde.settings import load_settings
+
+settings = load_settings()
+
+bind = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
+worker_class = "gthread"
+workers = settings.web_workers
+threads = settings.web_threads
+# Workers poll every few seconds; reconnecting each time would cost more than the poll.
+keepalive = 75
+worker_connections = 4000
+timeout = 60
+graceful_timeout = 30
+
+limit_request_line = 8190
+limit_request_fields = 100
+limit_request_field_size = 8190
+forwarded_allow_ips = ",".join(sorted(settings.trusted_proxies))
+
+# The application logs for itself; of gunicorn only trouble is of interest.
+loglevel = "warning"
+control_socket_disable = True
+MEMORY_FOLDER = "/dev/shm"  # noqa: S108 - gunicorn makes a private file there
+if os.path.isdir(MEMORY_FOLDER):
+    # A slow disk must not make a healthy worker look dead.
+    worker_tmp_dir = MEMORY_FOLDER
+
+
+def on_starting(_server: Any) -> None:
+    """Allow as many open files as the connections need."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = worker_connections + 512
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+
+
+def post_worker_init(worker: Any) -> None:
+    """Tell the application how busy its threads are, and start its periodic work."""
+    extensions = worker.wsgi.extensions
+    pool = getattr(worker, "tpool", None)
+    if pool is not None:
+        extensions["load_probe"] = lambda: (pool._work_queue.qsize(), worker.cfg.threads)
+    if "horde_runner" in extensions:
+        extensions["horde_runner"].start()
+
+
+def worker_exit(_server: Any, worker: Any) -> None:
+    """Stop the periodic work that `post_worker_init` started."""
+    extensions = getattr(getattr(worker, "wsgi", None), "extensions", {})
+    if "horde_runner" in extensions:
+        extensions["horde_runner"].stop()

@@ -1,0 +1,3 @@
+"""The central server of an AI Horde."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,115 @@
+"""The composition root: settings become a platform, a platform becomes an application."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import redis
+from flask import Flask
+
+from horde.generation import snapshot, sweep
+from horde.image import routes as image_routes
+from horde.kudos import service as ledger
+from horde.platform import logs
+from horde.platform.database import make_engine
+from horde.platform.http import init_http
+from horde.platform.local_cache import LocalCache
+from horde.platform.objectstore import make_store
+from horde.platform.objectstore.local import LocalStore
+from horde.platform.objectstore.routes import object_routes
+from horde.platform.periodic import Runner, Task
+from horde.platform.runtime import Platform
+from horde.settings import Settings, load_settings
+from horde.status import routes as status_routes
+from horde.users import routes as user_routes
+from horde.workers import routes as worker_routes
+from horde.workers import service as workers
+
+AREAS = (image_routes.area, status_routes.area, user_routes.area, worker_routes.area)
+
+TASKS = [
+    Task("image queue", 1, lambda platform: snapshot.publish(platform, "image")),
+    Task("kudos ledger", 3, ledger.fold_all),
+    Task("records", 5, sweep.fold_records),
+    Task("heartbeats", 5, workers.fold_heartbeats),
+    Task("reservations", 5, sweep.release_reservations),
+    Task("overdue jobs", 10, sweep.abort_overdue_jobs),
+    Task("worker speeds", 30, sweep.measure_speeds),
+    Task("expired requests", 60, sweep.expire_requests),
+    Task(
+        "stored images", 300, lambda platform: platform.store.sweep(platform.settings.object_lifetime_seconds)
+    ),
+    Task("empty lanes", 600, sweep.close_empty_lanes),
+]
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """The WSGI application of one process. `settings` must name a database and a cache."""
+    settings = settings or load_settings()
+    logs.configure(settings)
+    app = Flask(__name__, static_folder=None)
+    platform = make_platform(settings)
+    app.extensions["horde"] = platform
+    app.extensions["horde_runner"] = Runner(platform, TASKS)
+    status_routes.BusyCalls(app)
+    init_http(app, platform, AREAS)
+    if isinstance(platform.store, LocalStore):
+        app.register_blueprint(object_routes(platform.store))
+    return app
+
+
+def make_platform(settings: Settings) -> Platform:
+    """Connect to the services that `settings` name. Raises `ValueError` when one is not named."""
+    if not settings.database_url or not settings.redis_url:
+        raise ValueError(
+            "DATABASE_URL and REDIS_URL must be set; `horde serve` starts embedded services instead."
+        )
+    secret = _secret(settings)
+    cache = redis.Redis.from_url(settings.redis_url, socket_timeout=5, socket_connect_timeout=2)
+    return Platform(
+        settings=settings,
+        engine=make_engine(settings.database_url, settings.database_pool_size or settings.web_threads + 4),
+        cache=cache,
+        local=LocalCache(cache),
+        store=make_store(settings, secret),
+        secret=secret,
+    )
+
+
+@contextmanager
+def open_platform(settings: Settings) -> Iterator[Platform]:
+    """A platform for a command, closed afterwards."""
+    platform = make_platform(settings)
+    try:
+        yield platform
+    finally:
+        platform.engine.dispose()
+        platform.cache.close()
+
+
+def _secret(settings: Settings) -> bytes:
+    """The configured secret, or one generated on first use and kept in `var_dir`, readable by us alone."""
+    if settings.secret_key is not None:
+        return settings.secret_key.get_secret_value().encode()
+    path = settings.var_dir / "secret.key"
+    settings.var_dir.mkdir(parents=True, exist_ok=True)
+    _create_once(path, secrets.token_urlsafe(32))
+    return path.read_bytes().strip()
+
+
+def _create_once(path: Path, content: str) -> None:
+    """Write `path` unless it exists; several processes may try, and all then read the same."""
+    if path.exists():
+        return
+    fresh = path.with_name(f"{path.name}.{os.getpid()}")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(content + "\n")
+    try:
+        os.link(fresh, path)
+    except FileExistsError:
+        pass
+    finally:
+        fresh.unlink()

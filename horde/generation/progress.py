@@ -1,0 +1,46 @@
+"""Reading where a request stands."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, text
+
+_REQUEST = text("""
+    SELECT request.id, request.kind, request.n, request.jobs, request.faulted, request.rank, request.size,
+        request.things, request.tax, request.r2, request.lanes, request.user_id, request.options,
+        request.worker_blacklist, request.workers,
+        ARRAY(SELECT state FROM jobs WHERE jobs.request_id = request.id) AS states,
+        request.tax + coalesce((
+            SELECT sum(charged) FROM jobs WHERE jobs.request_id = request.id
+        ), 0) AS kudos,
+        coalesce((
+            SELECT max(request.things / greatest(worker.speed, 1) - extract(epoch FROM now() - job.started))
+            FROM jobs job JOIN workers worker ON worker.id = job.worker_id
+            WHERE job.request_id = request.id AND job.state = 'processing'
+        ), 0) AS seconds_left,
+        CASE WHEN request.n > 0 THEN ARRAY(
+            SELECT json_build_array(model, target, needs, size_class) FROM lanes
+            WHERE lanes.id = ANY(request.lanes)
+        ) ELSE '{}' END AS standing
+    FROM requests request WHERE request.id = :id AND request.kind = :kind
+""")
+
+
+def find_request(db: Connection, request_id: UUID, kind: str) -> Row[Any] | None:
+    """A request with the states of its jobs, what it has cost so far, and the lanes it waits in."""
+    return db.execute(_REQUEST, {"id": request_id, "kind": kind}).one_or_none()
+
+
+_RESULTS = text("""
+    SELECT job.id, job.state, job.model, job.seed, job.metadata, job.worker_id,
+        coalesce(worker.name, 'unknown') AS worker_name
+    FROM jobs job LEFT JOIN workers worker ON worker.id = job.worker_id
+    WHERE job.request_id = :id AND job.state IN ('ok', 'censored', 'csam')
+    ORDER BY job.finished, job.id
+""")
+
+
+def delivered(db: Connection, request_id: UUID) -> Sequence[Row[Any]]:
+    """The delivered jobs of a request, first delivered first."""
+    return db.execute(_RESULTS, {"id": request_id}).all()

@@ -1,0 +1,291 @@
+"""The queue: standing in lanes, being found by a worker, being taken.
+
+Every function is a step of its caller's transaction; those on the hot path run one statement. Together
+they keep two promises: a waiting request (`n` > 0) stands in all of its lanes and no other one stands in any;
+and no result is handed to two workers, because whoever takes one holds the request's row lock.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, bindparam, insert, text
+from sqlalchemy.dialects.postgresql import JSONB
+
+from horde.generation.rules import (
+    ANY_MODEL,
+    ANY_WORKER,
+    FAULTS_BEFORE_GIVING_UP,
+    NEED_BITS,
+    LaneKey,
+    bits,
+    size_class,
+)
+from horde.generation.tables import Request
+
+NARROW, WIDE = (512, 32, 64), (8192, 512, 2000)
+"""Bounds of one search: heads read over all lanes, heads read per lane, candidates looked at."""
+
+_ENQUEUE = text("""
+    WITH lane AS (
+        SELECT * FROM unnest(
+            CAST(:ids AS bigint[]), CAST(:models AS text[]), CAST(:targets AS uuid[]),
+            CAST(:needs AS text[]), CAST(:classes AS int[])
+        ) AS lane (id, model, target, needs, size_class)
+    ), opened AS (
+        INSERT INTO lanes (id, kind, model, target, needs, size_class)
+        SELECT id, :kind, model, target, CAST(needs AS bit(128)), size_class FROM lane
+        ON CONFLICT (id) DO NOTHING
+    )
+    INSERT INTO queue (lane_id, rank, request_id, size) SELECT id, :rank, :request_id, :size FROM lane
+""")
+
+
+def enqueue(db: Connection, request: Mapping[str, Any], lanes: Sequence[LaneKey]) -> None:
+    """Add a request and let it stand in its lanes, which are opened where nobody stood before.
+
+    `request` holds the columns of `tables.Request`.
+    """
+    ids = [lane.id for lane in lanes]
+    db.execute(insert(Request).values(**request, lanes=ids))
+    db.execute(
+        _ENQUEUE,
+        {
+            "ids": ids,
+            "models": [lane.model for lane in lanes],
+            "targets": [lane.target for lane in lanes],
+            "needs": [bits(lane.needs) for lane in lanes],
+            "classes": [lane.size_class for lane in lanes],
+            "kind": request["kind"],
+            "rank": request["rank"],
+            "request_id": request["id"],
+            "size": request["size"],
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a worker can do and for whom, as far as the queue has to know."""
+
+    kind: str
+    worker_id: UUID
+    models: Sequence[str]
+    offered: int
+    """Bits of the kind's rule table that the worker meets."""
+    size: int
+    """Largest result that it makes, pixels."""
+    friends: Sequence[int]
+    """User ids whose requests come first: its owner and those it names."""
+    only_friends: bool
+    """Serve nobody else (maintenance, pause)."""
+    blacklist: Sequence[str]
+    """Lower-case words whose presence in the prompt it refuses."""
+
+
+_FIND = text("""
+    WITH servable AS MATERIALIZED (
+        SELECT id, model FROM lanes
+        WHERE kind = :kind AND model = ANY(CAST(:models AS text[]))
+            AND target = ANY(CAST(:targets AS uuid[]))
+            AND (needs & CAST(:missing AS bit(128))) = CAST(:none AS bit(128))
+            AND size_class <= :size_class
+    ), heads AS (
+        SELECT 1 AS pass, head.rank, head.request_id
+        FROM servable CROSS JOIN LATERAL (
+            SELECT rank, request_id FROM queue
+            WHERE lane_id = servable.id AND size <= :size
+            ORDER BY rank, request_id
+            LIMIT (SELECT least(:per_lane, greatest(2, :heads / greatest(1, count(*)))) FROM servable)
+        ) head
+        WHERE NOT :only_friends
+        UNION ALL
+        (
+            SELECT 0, request.rank, request.id FROM requests request
+            WHERE request.user_id = ANY(CAST(:friends AS bigint[])) AND request.n > 0
+                AND request.kind = :kind AND request.size <= :size
+                AND EXISTS (
+                    SELECT FROM queue JOIN servable ON servable.id = queue.lane_id
+                    WHERE queue.request_id = request.id
+                )
+            ORDER BY request.rank LIMIT :per_lane
+        )
+    ), candidates AS (
+        SELECT min(pass) AS pass, rank, request_id FROM heads
+        WHERE request_id <> ALL(CAST(:refused AS uuid[]))
+        GROUP BY rank, request_id ORDER BY 1, 2, 3 LIMIT :candidates
+    ), picked AS (
+        SELECT request.* FROM candidates JOIN requests request ON request.id = candidates.request_id
+        WHERE request.n > 0 AND request.expires > now()
+            AND NOT (request.worker_blacklist AND :worker = ANY(request.workers))
+            AND NOT EXISTS (
+                SELECT FROM unnest(CAST(:blacklist AS text[])) word
+                WHERE strpos(lower(request.prompt), word) > 0
+            )
+        ORDER BY candidates.pass, candidates.rank, candidates.request_id
+        LIMIT 1
+        FOR UPDATE OF request SKIP LOCKED
+    )
+    SELECT (SELECT count(*) FROM candidates) AS candidates, picked.*,
+        ARRAY(
+            SELECT DISTINCT servable.model FROM queue JOIN servable ON servable.id = queue.lane_id
+            WHERE queue.request_id = picked.id
+        ) AS matched
+    FROM (VALUES (1)) AS one (x) LEFT JOIN picked ON true
+""")
+
+
+def find(
+    db: Connection, offer: Offer, *, refused: Sequence[UUID] = (), bounds: tuple[int, int, int] = NARROW
+) -> tuple[Row[Any] | None, int]:
+    """Lock and return the first request in order of service that `offer` fits, and how many were candidates.
+
+    The row has the columns of `tables.Request` and `matched`, the models (or `ANY_MODEL`) of those of its
+    lanes that fit. Requests whose rows another worker holds right now are passed over. Requests in
+    `refused` are left out. None with candidates means that none of those within `bounds` would do.
+    """
+    row = db.execute(
+        _FIND,
+        {
+            "kind": offer.kind,
+            "models": [*offer.models, ANY_MODEL],
+            "targets": [ANY_WORKER, offer.worker_id],
+            "worker": offer.worker_id,
+            "missing": bits(~offer.offered & ((1 << NEED_BITS) - 1)),
+            "none": bits(0),
+            "size_class": size_class(offer.size),
+            "size": offer.size,
+            "friends": list(offer.friends),
+            "only_friends": offer.only_friends,
+            "blacklist": list(offer.blacklist),
+            "refused": list(refused),
+            "heads": bounds[0],
+            "per_lane": bounds[1],
+            "candidates": bounds[2],
+        },
+    ).one()
+    return (row if row.id is not None else None), row.candidates
+
+
+_TAKE = text("""
+    WITH taken AS (
+        UPDATE requests SET
+            n = n - cardinality(CAST(:jobs AS uuid[])),
+            expires = greatest(expires, now() + make_interval(secs => :keep))
+        WHERE id = :request_id
+        RETURNING n
+    ), gone AS (
+        DELETE FROM queue USING taken WHERE request_id = :request_id AND taken.n = 0
+    )
+    INSERT INTO jobs (id, request_id, worker_id, model, deadline)
+    SELECT job, :request_id, :worker, :model, now() + make_interval(secs => :ttl)
+    FROM unnest(CAST(:jobs AS uuid[])) AS job
+""")
+
+
+def take(
+    db: Connection, request_id: UUID, jobs: Sequence[UUID], *, worker: UUID, model: str, ttl: int, keep: int
+) -> None:
+    """Turn as many of a found request's results into jobs of a worker as `jobs` has ids.
+
+    The worker has `ttl` seconds; the request is kept for at least `keep` seconds more.
+    """
+    db.execute(
+        _TAKE,
+        {
+            "request_id": request_id,
+            "jobs": list(jobs),
+            "worker": worker,
+            "model": model,
+            "ttl": ttl,
+            "keep": keep,
+        },
+    )
+
+
+_LOCK = text("SELECT id FROM requests WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR UPDATE")
+
+
+def _lock(db: Connection, request_ids: Sequence[UUID]) -> None:
+    """Lock requests in a statement of its own, so that the next one sees what their last holder left."""
+    db.execute(_LOCK, {"ids": list(request_ids)})
+
+
+_RETURN = text("""
+    WITH back AS (
+        SELECT mention.id, count(*) AS lost,
+            (SELECT count(*) FROM jobs
+             WHERE jobs.request_id = mention.id AND state IN ('faulted', 'aborted')) >= :limit AS spent
+        FROM unnest(CAST(:request_ids AS uuid[])) AS mention (id) GROUP BY mention.id
+    ), changed AS (
+        UPDATE requests request SET
+            n = CASE WHEN spent OR cancelled OR faulted THEN 0 ELSE n + lost END,
+            faulted = faulted OR (spent AND NOT cancelled)
+        FROM back WHERE back.id = request.id
+        RETURNING request.id, request.n, request.rank, request.size, request.lanes
+    ), gone AS (
+        DELETE FROM queue USING changed WHERE queue.request_id = changed.id AND changed.n = 0
+    )
+    INSERT INTO queue (lane_id, rank, request_id, size)
+    SELECT lane, changed.rank, changed.id, changed.size FROM changed, unnest(changed.lanes) AS lane
+    WHERE changed.n > 0
+    ON CONFLICT DO NOTHING
+""")
+
+
+def give_back(db: Connection, request_ids: Sequence[UUID]) -> None:
+    """Put results that a worker lost back into the queue: one per mention of a request in `request_ids`.
+
+    The jobs are marked before this is called, so that each gives its slot back once. A request that has
+    lost too many jobs is given up instead; a cancelled one regains nothing.
+    """
+    if request_ids:
+        _lock(db, request_ids)
+        db.execute(_RETURN, {"request_ids": list(request_ids), "limit": FAULTS_BEFORE_GIVING_UP})
+
+
+_CANCEL = text("""
+    WITH changed AS (
+        UPDATE requests SET n = 0, cancelled = true WHERE id = :id RETURNING id
+    )
+    DELETE FROM queue USING changed WHERE queue.request_id = changed.id
+""")
+
+
+def cancel(db: Connection, request_id: UUID) -> None:
+    """Hand out nothing more of a request. Jobs under way go on. Doing it again changes nothing."""
+    _lock(db, [request_id])
+    db.execute(_CANCEL, {"id": request_id})
+
+
+_CLAIM = text("""
+    UPDATE jobs SET state = :state, finished = now(), seed = :seed, metadata = :metadata,
+        charged = :charged, reward = :reward
+    WHERE id = :id AND state = 'processing'
+""").bindparams(bindparam("metadata", type_=JSONB(none_as_null=True)))
+
+
+def claim(
+    db: Connection,
+    job_id: UUID,
+    state: str,
+    *,
+    seed: int | None = None,
+    metadata: list[Any] | None = None,
+    charged: object = None,
+    reward: object = None,
+) -> bool:
+    """End a job that is under way, in `state`. False: it has been ended before, and nothing changed."""
+    result = db.execute(
+        _CLAIM,
+        {
+            "id": job_id,
+            "state": state,
+            "seed": seed,
+            "metadata": metadata,
+            "charged": charged,
+            "reward": reward,
+        },
+    )
+    return result.rowcount == 1

@@ -1,0 +1,156 @@
+"""What time does to requests and jobs, and what is folded from ended jobs. Run by the leader."""
+
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+
+from horde.generation import settlement
+from horde.platform.runtime import Platform
+
+BATCH = 500
+
+_EXPIRE = text("""
+    WITH dead AS (
+        SELECT id FROM requests request
+        WHERE expires < now() AND NOT EXISTS (
+            SELECT FROM jobs WHERE jobs.request_id = request.id AND (
+                state = 'processing' OR finished > now() - make_interval(secs => :keep)
+            )
+        )
+        ORDER BY expires LIMIT :limit FOR UPDATE SKIP LOCKED
+    ), released AS (
+        DELETE FROM reservations USING dead WHERE reservations.request_id = dead.id
+    )
+    DELETE FROM requests USING dead WHERE requests.id = dead.id
+""")
+
+
+def expire_requests(platform: Platform) -> int:
+    """Forget requests that nobody has touched for their lifetime, with their jobs; returns how many.
+
+    A request lives on while one of its jobs is under way, and for its full lifetime after each delivery.
+    What was reserved for it is released; what it was charged stays charged.
+    """
+    total = 0
+    while True:
+        with platform.engine.begin() as db:
+            gone = db.execute(
+                _EXPIRE, {"keep": platform.settings.request_ttl_seconds, "limit": BATCH}
+            ).rowcount
+        total += gone
+        if gone < BATCH:
+            return total
+
+
+def abort_overdue_jobs(platform: Platform) -> int:
+    """Hand jobs out again whose workers did not deliver in time; returns how many."""
+    total = 0
+    while True:
+        with platform.engine.begin() as db:
+            aborted = len(settlement.abort_overdue(db, BATCH))
+        total += aborted
+        if aborted < BATCH:
+            return total
+
+
+_RELEASE = text("""
+    DELETE FROM reservations USING requests request
+    WHERE reservations.request_id = request.id AND request.n = 0
+        AND NOT EXISTS (SELECT FROM jobs WHERE jobs.request_id = request.id AND jobs.state = 'processing')
+""")
+
+
+def release_reservations(platform: Platform) -> int:
+    """Give back what is reserved for requests that have ended; returns how many there were."""
+    with platform.engine.begin() as db:
+        return db.execute(_RELEASE).rowcount
+
+
+_CLOSE_LANES = text("""
+    WITH used AS (
+        SELECT lane_id AS id FROM queue UNION SELECT unnest(lanes) FROM requests
+    )
+    DELETE FROM lanes WHERE NOT EXISTS (SELECT FROM used WHERE used.id = lanes.id)
+""")
+
+
+def close_empty_lanes(platform: Platform) -> int:
+    """Remove lanes that no live request knows, so that searching stays quick; returns how many.
+
+    Somebody may queue into such a lane at this moment: then the foreign key of the queue makes one of
+    the two fail. Here that means that the lanes stay until next time.
+    """
+    try:
+        with platform.engine.begin() as db:
+            return db.execute(_CLOSE_LANES).rowcount
+    except IntegrityError:
+        return 0
+
+
+_FOLD_RECORDS = text("""
+    WITH batch AS (
+        SELECT id FROM generation_records WHERE NOT folded LIMIT :limit FOR UPDATE SKIP LOCKED
+    ), record AS (
+        UPDATE generation_records SET folded = true FROM batch WHERE generation_records.id = batch.id
+        RETURNING generation_records.*
+    ), delivered AS (
+        SELECT * FROM record WHERE state IN ('ok', 'censored', 'csam')
+    ), person AS (
+        SELECT user_id, 'request' AS record, kind, 1::numeric AS amount FROM delivered
+        UNION ALL SELECT delivered.user_id, 'usage', kind, things * users.usage_multiplier
+            FROM delivered JOIN users ON users.id = delivered.user_id
+        UNION ALL SELECT owner_id, 'fulfillment', kind, 1 FROM delivered
+        UNION ALL SELECT owner_id, 'contribution', kind, things FROM delivered
+    ), people AS (
+        INSERT INTO user_records (user_id, record, kind, amount)
+        SELECT user_id, record, kind, sum(amount) FROM person GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+        ON CONFLICT (user_id, record, kind) DO UPDATE SET amount = user_records.amount + excluded.amount
+    ), machine AS (
+        SELECT worker_id,
+            count(*) FILTER (WHERE state IN ('ok', 'censored', 'csam')) AS delivered,
+            coalesce(sum(things) FILTER (WHERE state IN ('ok', 'censored', 'csam')), 0) AS things,
+            sum(kudos) AS kudos,
+            count(*) FILTER (WHERE state IN ('faulted', 'aborted')) AS lost
+        FROM record GROUP BY 1
+    ), machines AS (
+        UPDATE workers SET
+            fulfilments = fulfilments + delivered,
+            contributions = contributions + things,
+            kudos_generated = kudos_generated + kudos,
+            uncompleted_jobs = uncompleted_jobs + lost
+        FROM machine WHERE workers.id = machine.worker_id
+    )
+    SELECT count(*) FROM record
+""")
+
+
+def fold_records(platform: Platform) -> int:
+    """Add ended jobs to their requesters', owners' and workers' totals; returns how many jobs."""
+    total = 0
+    while True:
+        with platform.engine.begin() as db:
+            folded = int(db.execute(_FOLD_RECORDS, {"limit": BATCH * 4}).scalar_one())
+        total += folded
+        if folded < BATCH * 4:
+            return total
+
+
+_SPEEDS = text("""
+    UPDATE workers SET speed = sample.speed
+    FROM (
+        SELECT DISTINCT worker_id FROM generation_records WHERE finished > now() - interval '180 seconds'
+    ) active, LATERAL (
+        SELECT avg(things / greatest(extract(epoch FROM finished - started), 0.05)) AS speed
+        FROM (
+            SELECT things, started, finished FROM generation_records
+            WHERE worker_id = active.worker_id AND state IN ('ok', 'censored', 'csam')
+            ORDER BY finished DESC LIMIT 20
+        ) newest
+    ) sample
+    WHERE workers.id = active.worker_id AND sample.speed > 0
+""")
+
+
+def measure_speeds(platform: Platform) -> int:
+    """Set the speed of workers that delivered lately to the mean of their newest 20 deliveries."""
+    with platform.engine.begin() as db:
+        return db.execute(_SPEEDS).rowcount

@@ -1,0 +1,1 @@
+"""Image generation: what differs from other kinds."""

@@ -1,0 +1,346 @@
+"""What workers do with image requests: take jobs, hand in results. One function here is one transaction."""
+
+import base64
+import random
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row
+
+from horde.generation import queue, settlement, snapshot
+from horde.generation.queue import NARROW, WIDE, Offer
+from horde.generation.rules import ANY_MODEL, ANY_WORKER, DELIVERED
+from horde.image import facts, matching, rules
+from horde.image.matching import ImageFacts
+from horde.image.schemas import ModelPayloadStable, PopInputStable, SubmitInputStable
+from horde.kudos import pricing
+from horde.kudos.rules import kudos
+from horde.model_reference.rules import baseline_of
+from horde.model_reference.schemas import ImageModel
+from horde.model_reference.service import image_models
+from horde.platform.errors import BadRequest, Forbidden, NotFound
+from horde.platform.ids import new_id, parse_id
+from horde.platform.images import as_webp, decode_base64_image
+from horde.platform.runtime import Platform
+from horde.users import service as users
+from horde.users.rules import Role, UserFacts
+from horde.workers import rules as worker_rules
+from horde.workers import service as workers
+from horde.workers.rules import WorkerFacts
+
+KIND = rules.KIND
+MOST_METADATA = 50
+MOST_RESULT_PIXELS = 4 * 3072 * 3072
+"""Results may be larger than what was asked for: upscalers enlarge them."""
+UPLOADED = "R2"
+"""What a worker submits instead of a picture that it has uploaded."""
+NO_PAYLOAD = ModelPayloadStable().model_dump(exclude_none=True)
+ALWAYS_COUNTED = (
+    "models",
+    "worker_id",
+    "img2img",
+    "painting",
+    "unsafe_ip",
+    "nsfw",
+    "lora",
+    "post-processing",
+    "controlnet",
+    "performance",
+    "untrusted",
+    "bridge_version",
+)
+"""Reasons that a pop counts even when nothing was refused for them."""
+
+
+def image_key(job_id: UUID) -> str:
+    """Name of a job's picture in the object store."""
+    return f"{job_id}.webp"
+
+
+def pop(platform: Platform, api_key: str, address: str, offer: PopInputStable) -> dict[str, Any]:
+    """Check a worker in and hand it jobs of the most deserving request that it can serve.
+
+    Returns the fields of `GenerationPayloadStable`; without a job `ids` is empty and `skipped` tells why.
+    Raises 401 for an unknown key, 400 and 403 for workers that may not serve (`workers.check_in`), and
+    403 `WorkerMaintenance` when a worker in maintenance has nothing of its owner's to do.
+    """
+    friends = worker_rules.priority_user_ids(offer.priority_usernames)
+    owner = users.authenticate(platform, api_key)
+    accepted = _accepted_models(owner, offer.models, image_models(platform).models)
+    worker = workers.check_in(platform, owner, KIND, offer.name, _settings(offer, accepted), address)
+    found = _find_and_take(platform, worker, owner, friends, offer.amount)
+    if found is not None:
+        return found
+    if worker.maintenance:
+        raise Forbidden(worker_rules.maintenance_text(worker.maintenance_message), "WorkerMaintenance")
+    return _nothing(_skipped(platform, worker))
+
+
+def _accepted_models(owner: UserFacts, names: list[str], models: Mapping[str, ImageModel]) -> list[str]:
+    """Those of the offered models that this owner may serve, in order, each once."""
+    accepted = []
+    for name in dict.fromkeys(names[: worker_rules.MAX_MODELS]):
+        _, mark, alias = name.partition("::")
+        if mark and owner.has(Role.SPECIAL) and "::" not in alias:
+            if alias != owner.alias:
+                raise BadRequest(f"The model '{name}' belongs to another user. Do not offer it.")
+            accepted.append(name)
+        elif name in models or owner.has(Role.CUSTOMIZER):
+            accepted.append(name)
+    if not accepted:
+        raise BadRequest(
+            "Unfortunately we cannot accept workers serving only models that this horde does not know. "
+            "Offer at least one model of the horde's model reference."
+        )
+    return accepted
+
+
+def _settings(offer: PopInputStable, accepted: list[str]) -> dict[str, Any]:
+    same = {
+        name: getattr(offer, name)
+        for name in worker_rules.SETTINGS
+        if name not in ("models", "blacklist", "bridge_agent")
+    }
+    return {
+        **same,
+        "models": accepted,
+        "blacklist": worker_rules.clean_blacklist(offer.blacklist),
+        "bridge_agent": offer.bridge_agent.strip(),
+    }
+
+
+def _find_and_take(
+    platform: Platform, worker: WorkerFacts, owner: UserFacts, friends: list[int], amount: int
+) -> dict[str, Any] | None:
+    wanted = Offer(
+        kind=KIND,
+        worker_id=worker.id,
+        models=list(worker.models),
+        offered=matching.offers(worker),
+        size=worker.max_pixels,
+        friends=[owner.id] if worker.only_owner else [owner.id, *friends],
+        only_friends=worker.only_owner,
+        blacklist=worker.blacklist,
+    )
+    refused: list[UUID] = []
+    with platform.engine.begin() as db:
+        for bounds in (NARROW, WIDE):
+            request, candidates = queue.find(db, wanted, refused=refused, bounds=bounds)
+            if request is not None:
+                models = image_models(platform).models
+                model = _choose_model(request, wanted, models)
+                if model is not None:
+                    return _take(platform, db, request, worker, model, amount)
+                refused.append(request.id)
+            elif not candidates:
+                return None
+    return None
+
+
+def _choose_model(request: Row[Any], offer: Offer, models: Mapping[str, ImageModel]) -> str | None:
+    """A model that the request accepts and that the worker may use for it; at random if there are several."""
+    if request.matched != [ANY_MODEL]:
+        return str(random.choice(request.matched))
+    image = ImageFacts(**_tuples(request.options["facts"]))
+    usable = matching.usable_models(image, offer.offered, offer.models, models)
+    return random.choice(usable) if usable else None
+
+
+def _tuples(stored: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
+
+
+def _take(
+    platform: Platform, db: Any, request: Row[Any], worker: WorkerFacts, model: str, amount: int
+) -> dict[str, Any]:
+    options, payload = request.options, request.payload
+    models = image_models(platform).models
+    size = facts.batch_size(
+        amount=amount,
+        max_pixels=worker.max_pixels,
+        width=payload["width"],
+        height=payload["height"],
+        post_processing=payload.get("post_processing", ()),
+        transparent=payload["transparent"],
+        baselines=[baseline_of(model, models)],
+        remaining=request.n,
+        disable_batching=options["disable_batching"],
+    )
+    slow = worker.extra_slow_worker
+    settings = platform.settings
+    jobs = [new_id() for _ in range(size)]
+    ttl = request.ttl * 3 if slow else request.ttl
+    queue.take(
+        db,
+        request.id,
+        jobs,
+        worker=worker.id,
+        model=model,
+        ttl=ttl,
+        keep=settings.slow_request_ttl_seconds if slow else settings.request_ttl_seconds,
+    )
+    seed = rules.job_seed(options["seed"], options["seed_variation"], request.n)
+    uploads = [platform.store.upload_url(image_key(job)) for job in jobs] if request.r2 else None
+    ids = [str(job) for job in jobs]
+    return {
+        **_nothing({}),
+        "id": ids[0],
+        "ids": ids,
+        "payload": {**NO_PAYLOAD, **payload, "seed": str(seed), "n_iter": size},
+        "model": model,
+        "ttl": ttl,
+        "source_processing": options["source_processing"],
+        "r2_upload": uploads[0] if uploads else None,
+        "r2_uploads": uploads,
+    }
+
+
+def _nothing(skipped: dict[str, int]) -> dict[str, Any]:
+    return {
+        "id": None,
+        "ids": [],
+        "payload": NO_PAYLOAD,
+        "model": None,
+        "ttl": None,
+        "source_image": None,
+        "source_processing": "img2img",
+        "source_mask": None,
+        "extra_source_images": None,
+        "r2_upload": None,
+        "r2_uploads": None,
+        "skipped": skipped,
+        "messages": [],
+    }
+
+
+def _skipped(platform: Platform, worker: WorkerFacts) -> dict[str, int]:
+    """How many waiting requests this worker cannot serve, for each reason; a second or two old."""
+    waiting = snapshot.load(platform, KIND)
+    counts = dict.fromkeys(ALWAYS_COUNTED, 0)
+    offered = matching.offers(worker)
+    for group in waiting.groups:
+        lanes = [waiting.lanes[lane] for lane in group.lanes if lane in waiting.lanes]
+        served = [lane for lane in lanes if lane.model == ANY_MODEL or lane.model in worker.models]
+        reasons: set[str] = set()
+        if not served:
+            reasons.add("models")
+        open_to = [lane for lane in served if lane.target in (ANY_WORKER, worker.id)]
+        if served and not open_to:
+            reasons.add("worker_id")
+        if group.size > worker.max_pixels:
+            reasons.add("max_pixels")
+        lacking = [matching.missing(lane.needs, offered) for lane in served]
+        if lacking and all(lacking):
+            reasons.update(*lacking)
+        for reason in reasons:
+            counts[reason] = counts.get(reason, 0) + group.requests
+    return counts
+
+
+def submit(platform: Platform, api_key: str, result: SubmitInputStable) -> float:
+    """Take a worker's result in and settle it; returns the kudos credited for it.
+
+    Raises 404 `InvalidJobID`, 401 `InvalidAPIKey`, 403 `WrongCredentials` when another account's worker
+    has the job, 400 `DuplicateGen` for a job delivered before, `AbortedGen` for one that was lost, and
+    `ImageValidationFailed` for a result that is no picture. However often and by however many hands a
+    result is submitted, it is paid once.
+    """
+    if len(result.gen_metadata) > MOST_METADATA:
+        raise BadRequest(f"At most {MOST_METADATA} entries of gen_metadata are possible.")
+    job_id = parse_id(result.id)
+    with platform.read() as db:
+        job = settlement.find_job(db, job_id, KIND) if job_id else None
+    if job is None:
+        raise _no_job(result.id)
+    caller = users.authenticate(platform, api_key)
+    if caller.id != job.owner_id:
+        raise Forbidden(
+            "Wrong credentials: this job was given to another account's worker.", "WrongCredentials"
+        )
+    state = _end_state(result)
+    _check_open(job.state, result.id, state)
+    if state == "faulted":
+        return _fault(platform, job)
+    if result.generation != UPLOADED:
+        _store(platform, job.id, result.generation or "")
+    return _deliver(platform, job, caller, result, state)
+
+
+def _end_state(result: SubmitInputStable) -> str:
+    """What the worker says became of the job; censorship may be said in the state or in the metadata."""
+    if result.state == "faulted":
+        return "faulted"
+    said = {entry.value for entry in result.gen_metadata if entry.type == "censorship"} | {result.state}
+    if "csam" in said:
+        return "csam"
+    if said & {"nsfw", "censored"} or any(entry.type == "censorship" for entry in result.gen_metadata):
+        return "censored"
+    return "ok"
+
+
+def _no_job(job_id: str) -> NotFound:
+    return NotFound(
+        f"Processing Job with ID {job_id[:60]} does not exist. It may have expired; drop it and go on.",
+        "InvalidJobID",
+    )
+
+
+def _check_open(state: str, job_id: str, wanted: str) -> None:
+    if state in DELIVERED:
+        raise BadRequest(
+            f"The result of job {job_id} was already submitted. Drop it and go on.", "DuplicateGen"
+        )
+    if state != "processing" and wanted != "faulted":
+        raise BadRequest(
+            f"Job {job_id} took too long or was given back, and another worker has it now. "
+            "Please check your worker speed.",
+            "AbortedGen",
+        )
+
+
+def _fault(platform: Platform, job: Row[Any]) -> float:
+    with platform.engine.begin() as db:
+        settlement.lose(db, job)
+    return 0.0
+
+
+def _store(platform: Platform, job_id: UUID, generation: str) -> None:
+    picture = as_webp(decode_base64_image(generation), max_pixels=MOST_RESULT_PIXELS)
+    platform.store.put(image_key(job_id), picture)
+
+
+def _deliver(
+    platform: Platform, job: Row[Any], owner: UserFacts, result: SubmitInputStable, state: str
+) -> float:
+    software = workers.software_table(platform).capabilities(job.bridge_agent)
+    factor = rules.settled_factor(job.model, job.payload, image_models(platform).models)
+    reward = kudos(job.price * factor * software.reward_factor)
+    charge = pricing.charge(
+        job.price, factor, rules.settled_terms(job.payload, job.options), censored=state != "ok"
+    )
+    payee = settlement.Payee(owner.balance_account, owner.escrow_account, owner.trusted)
+    with platform.engine.begin() as db:
+        paid = settlement.deliver(
+            db,
+            job,
+            payee,
+            state,
+            seed=result.seed,
+            metadata=[entry.model_dump(exclude_none=True) for entry in result.gen_metadata],
+            charge=charge,
+            reward=reward,
+        )
+    if not paid:
+        with platform.read() as db:
+            now = settlement.find_job(db, job.id, KIND)
+        if now is None:
+            raise _no_job(str(job.id))
+        _check_open(now.state, str(job.id), state)
+    return float(reward)
+
+
+def stored_base64(platform: Platform, job_id: UUID) -> str:
+    """A job's picture as base64, or "N/A" when the store does not have it (any more)."""
+    picture = platform.store.get(image_key(job_id))
+    return "N/A" if picture is None else base64.b64encode(picture).decode()

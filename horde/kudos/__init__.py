@@ -1,0 +1,1 @@
+"""Kudos: the books, and what work is worth."""

@@ -1,0 +1,98 @@
+"""Rules of the kudos books. All amounts are kudos with two decimals."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import ROUND_HALF_EVEN, Decimal
+from enum import StrEnum
+from uuid import UUID
+
+TREASURY = 1
+"""Account from which kudos are minted (rewards that nobody paid for) and floors are made good."""
+BURN = 2
+"""Account that receives what is taken out of circulation (taxes, surcharges)."""
+
+CENT = Decimal("0.01")
+ZERO = Decimal("0.00")
+
+
+def kudos(amount: Decimal | int | str) -> Decimal:
+    """`amount` rounded half-even to two decimals, the precision of the books."""
+    return Decimal(amount).quantize(CENT, rounding=ROUND_HALF_EVEN)
+
+
+class AccountClass(StrEnum):
+    """How an account came to be; it decides the floor."""
+
+    ANONYMOUS = "anonymous"
+    PSEUDONYMOUS = "pseudonymous"
+    REGISTERED = "registered"
+
+
+FLOORS = {
+    AccountClass.ANONYMOUS: Decimal(-50),
+    AccountClass.PSEUDONYMOUS: Decimal(14),
+    AccountClass.REGISTERED: Decimal(25),
+}
+
+
+def account_class(external_id: str) -> AccountClass:
+    """The class of the account that `external_id` vouches for: `anon`, a UUID, or a login provider's id."""
+    if external_id == "anon":
+        return AccountClass.ANONYMOUS
+    try:
+        UUID(external_id)
+    except ValueError:
+        return AccountClass.REGISTERED
+    return AccountClass.PSEUDONYMOUS
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A movement on one account; `action` is the key of `kudos_details` that it counts under."""
+
+    account_id: int
+    amount: Decimal
+    action: str | None = None
+
+
+class UnbalancedError(ValueError):
+    """The entries of an event do not sum to zero: a programming error, never a user's."""
+
+
+def check_balanced(entries: Sequence[Entry]) -> None:
+    """Raise `UnbalancedError` unless the entries sum to zero and none is finer than a hundredth."""
+    if sum((e.amount for e in entries), ZERO) != 0 or any(e.amount != kudos(e.amount) for e in entries):
+        raise UnbalancedError(repr(entries))
+
+
+def balanced(entries: Sequence[Entry]) -> list[Entry]:
+    """`entries` with the system account that makes them sum to zero.
+
+    What is paid and not received is burnt; what is received and not paid comes from the treasury.
+    Entries of zero are left out.
+    """
+    moving = [entry for entry in entries if entry.amount]
+    surplus = -sum((entry.amount for entry in moving), ZERO)
+    if surplus > 0:
+        moving.append(Entry(BURN, surplus))
+    elif surplus < 0:
+        moving.append(Entry(TREASURY, surplus))
+    return moving
+
+
+def reward_entries(
+    balance_account: int, escrow_account: int, reward: Decimal, *, trusted: bool
+) -> list[Entry]:
+    """How the reward for a job reaches a worker's owner: half of it stays in escrow until trusted."""
+    escrowed = ZERO if trusted else kudos(reward / 2)
+    return [
+        Entry(balance_account, reward - escrowed, "accumulated"),
+        Entry(escrow_account, escrowed, None),
+    ]
+
+
+def floor_adjustment(balance: Decimal, floor: Decimal | None) -> Decimal:
+    """Kudos that must be added so that `balance` does not end below `floor`; zero when it does not."""
+    if floor is None or balance >= floor:
+        return ZERO
+    return floor - balance

@@ -1,0 +1,286 @@
+"""The ledger: posting events, reserving kudos, folding balances.
+
+Functions that take a connection are steps of their caller's transaction: kudos move in the transaction
+that makes them move, or not at all.
+"""
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import Connection, text
+from sqlalchemy.dialects.postgresql import insert
+
+from horde.kudos.rules import FLOORS, TREASURY, AccountClass, Entry, check_balanced, floor_adjustment
+from horde.kudos.tables import Account
+from horde.platform.runtime import Platform
+
+FOLD_BATCH = 5000
+FOLD_LOCK = 7_463_001
+
+_POST = text("""
+    WITH event AS (
+        INSERT INTO ledger_events (id, kind, request_id, detail)
+        VALUES (:id, :kind, :request_id, CAST(:detail AS jsonb))
+        ON CONFLICT (id) DO NOTHING
+        RETURNING id
+    )
+    INSERT INTO ledger_entries (event_id, line, account_id, amount, action)
+    SELECT event.id, line, account_id, amount, action
+    FROM event, unnest(
+        CAST(:accounts AS bigint[]), CAST(:amounts AS numeric[]), CAST(:actions AS text[])
+    ) WITH ORDINALITY AS entry (account_id, amount, action, line)
+""")
+
+
+def post(
+    db: Connection,
+    event_id: UUID,
+    kind: str,
+    entries: Sequence[Entry],
+    *,
+    request_id: UUID | None = None,
+    detail: str | None = None,
+) -> bool:
+    """Append one event. Returns False, and moves nothing, when `event_id` has been posted before.
+
+    `request_id` names the request whose reservation pays the debits; `detail` is JSON for the audit.
+    Raises `UnbalancedError` when the entries do not sum to zero.
+    """
+    check_balanced(entries)
+    result = db.execute(
+        _POST,
+        {
+            "id": event_id,
+            "kind": kind,
+            "request_id": request_id,
+            "detail": detail,
+            "accounts": [entry.account_id for entry in entries],
+            "amounts": [entry.amount for entry in entries],
+            "actions": [entry.action for entry in entries],
+        },
+    )
+    return result.rowcount > 0
+
+
+def open_accounts(db: Connection, user_id: int, account_class: AccountClass) -> tuple[int, int]:
+    """Give a new user a balance and an escrow; returns their account ids in that order."""
+    rows = db.execute(
+        insert(Account).returning(Account.id, sort_by_parameter_order=True),
+        [
+            {"user_id": user_id, "purpose": "balance", "floor": FLOORS[account_class]},
+            {"user_id": user_id, "purpose": "escrow", "floor": None},
+        ],
+    ).scalars()
+    balance, escrow = rows
+    return balance, escrow
+
+
+_BALANCE = text("""
+    SELECT balance + coalesce((
+        SELECT sum(amount) FROM ledger_entries WHERE account_id = accounts.id AND NOT folded
+    ), 0)
+    FROM accounts WHERE id = :account
+""")
+
+
+def effective_balance(db: Connection, account_id: int) -> Decimal:
+    """What the account holds counting movements not yet folded; for showing, not for admission."""
+    return Decimal(db.execute(_BALANCE, {"account": account_id}).scalar_one())
+
+
+_AVAILABLE = text("""
+    WITH owed AS (
+        SELECT event.request_id, sum(-entry.amount) AS amount
+        FROM ledger_entries entry JOIN ledger_events event ON event.id = entry.event_id
+        WHERE entry.account_id = :account AND NOT entry.folded AND entry.amount < 0
+        GROUP BY event.request_id
+    ), held AS (
+        SELECT request_id, remaining FROM reservations WHERE account_id = :account
+    )
+    SELECT account.balance - account.floor
+        - (SELECT coalesce(sum(greatest(coalesce(held.remaining, 0), coalesce(owed.amount, 0))), 0)
+           FROM held FULL JOIN owed ON owed.request_id = held.request_id)
+    FROM accounts account WHERE account.id = :account
+""")
+
+
+def available(db: Connection, account_id: int) -> Decimal:
+    """Kudos the account can still promise: balance less floor, reservations and debits not yet folded.
+
+    Credits not yet folded never count. A debit that a reservation covers is not subtracted twice.
+    """
+    return Decimal(db.execute(_AVAILABLE, {"account": account_id}).scalar_one())
+
+
+_RESERVE = text("""
+    INSERT INTO reservations (request_id, account_id, amount, remaining)
+    VALUES (:request_id, :account, :amount, :amount)
+""")
+
+
+def reserve(db: Connection, account_id: int, request_id: UUID, amount: Decimal) -> bool:
+    """Set `amount` aside for a request, or return False when the account cannot afford it.
+
+    The caller holds the payer's lock (`lock_payer`), so that two requests never see the same kudos.
+    """
+    if amount <= 0:
+        return True
+    if available(db, account_id) < amount:
+        return False
+    db.execute(_RESERVE, {"request_id": request_id, "account": account_id, "amount": amount})
+    return True
+
+
+def release(db: Connection, request_ids: Sequence[UUID]) -> None:
+    """Give back what is left of the reservations of requests that will not be charged any more."""
+    db.execute(
+        text("DELETE FROM reservations WHERE request_id = ANY(CAST(:ids AS uuid[]))"),
+        {"ids": list(request_ids)},
+    )
+
+
+def lock_payer(db: Connection, account_id: int) -> None:
+    """Serialise admissions of one payer until the transaction ends; nobody else waits."""
+    db.execute(text("SELECT pg_advisory_xact_lock(74631, :account)"), {"account": account_id})
+
+
+_FOLD = text("""
+    WITH batch AS (
+        SELECT event_id, line FROM ledger_entries WHERE NOT folded LIMIT :limit
+    ), folded AS (
+        UPDATE ledger_entries entry SET folded = true FROM batch
+        WHERE entry.event_id = batch.event_id AND entry.line = batch.line
+        RETURNING entry.event_id, entry.account_id, entry.amount, entry.action
+    ), totals AS (
+        INSERT INTO kudos_totals (account_id, action, amount)
+        SELECT account_id, action, sum(amount) FROM folded WHERE action IS NOT NULL GROUP BY 1, 2
+        ON CONFLICT (account_id, action) DO UPDATE SET amount = kudos_totals.amount + excluded.amount
+    ), spent AS (
+        SELECT event.request_id, folded.account_id, sum(-folded.amount) AS amount
+        FROM folded JOIN ledger_events event ON event.id = folded.event_id
+        WHERE folded.amount < 0 AND event.request_id IS NOT NULL
+        GROUP BY 1, 2
+    ), consumed AS (
+        UPDATE reservations SET remaining = greatest(0, remaining - spent.amount) FROM spent
+        WHERE reservations.request_id = spent.request_id AND reservations.account_id = spent.account_id
+    ), moved AS (
+        SELECT account_id, sum(amount) AS amount, count(*) AS entries FROM folded GROUP BY 1
+    )
+    UPDATE accounts SET balance = balance + moved.amount FROM moved
+    WHERE accounts.id = moved.account_id
+    RETURNING accounts.id, accounts.balance, accounts.floor, moved.entries
+""")
+
+_ADJUST = text("""
+    WITH event AS (
+        INSERT INTO ledger_events (id, kind) VALUES (:id, 'floor')
+    ), entries AS (
+        INSERT INTO ledger_entries (event_id, line, account_id, amount, folded)
+        SELECT :id, line, account_id, amount, true
+        FROM unnest(CAST(:accounts AS bigint[]), CAST(:amounts AS numeric[]))
+            WITH ORDINALITY AS entry (account_id, amount, line)
+    )
+    UPDATE accounts SET balance = balance + change.amount
+    FROM unnest(CAST(:accounts AS bigint[]), CAST(:amounts AS numeric[])) AS change (account_id, amount)
+    WHERE accounts.id = change.account_id
+""")
+
+
+def fold(platform: Platform, limit: int = FOLD_BATCH) -> int:
+    """Apply up to `limit` entries to the balances, totals and reservations; returns how many.
+
+    A crash leaves either all or nothing of a batch applied. Where a balance would end below its
+    account's floor the treasury makes good the difference, as an event of its own.
+    Only one fold runs at a time anywhere; a second one returns 0.
+    """
+    with platform.engine.begin() as db:
+        if not db.execute(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": FOLD_LOCK}).scalar_one():
+            return 0
+        rows = db.execute(_FOLD, {"limit": limit}).all()
+        gifts: list[tuple[int, Decimal]] = []
+        for account_id, balance, floor, _ in rows:
+            adjustment = floor_adjustment(balance, floor)
+            if adjustment:
+                gifts.append((account_id, adjustment))
+        if gifts:
+            total = sum((amount for _, amount in gifts), Decimal(0))
+            changes = [*gifts, (TREASURY, -total)]
+            db.execute(
+                _ADJUST,
+                {
+                    "id": uuid4(),
+                    "accounts": [account for account, _ in changes],
+                    "amounts": [amount for _, amount in changes],
+                },
+            )
+        return sum(row.entries for row in rows)
+
+
+def fold_all(platform: Platform, batches: int = 10) -> int:
+    """Fold until nothing is left or `batches` are done; returns the number of entries folded."""
+    total = 0
+    for _ in range(batches):
+        folded = fold(platform)
+        total += folded
+        if folded < FOLD_BATCH:
+            break
+    return total
+
+
+_CHECKS = {
+    "events whose entries do not sum to zero": """
+        SELECT event_id, sum(amount) FROM ledger_entries GROUP BY event_id HAVING sum(amount) <> 0""",
+    "entries without an event": """
+        SELECT entry.event_id, entry.line FROM ledger_entries entry
+        LEFT JOIN ledger_events event ON event.id = entry.event_id WHERE event.id IS NULL""",
+    "events without entries": """
+        SELECT event.id, event.kind FROM ledger_events event
+        WHERE NOT EXISTS (SELECT FROM ledger_entries entry WHERE entry.event_id = event.id)""",
+    "entries on accounts that do not exist": """
+        SELECT entry.event_id, entry.account_id FROM ledger_entries entry
+        LEFT JOIN accounts account ON account.id = entry.account_id WHERE account.id IS NULL""",
+    "balances that differ from the sum of their folded entries": """
+        SELECT account.id, account.balance, coalesce(folded.amount, 0) FROM accounts account
+        LEFT JOIN (
+            SELECT account_id, sum(amount) AS amount FROM ledger_entries WHERE folded GROUP BY 1
+        ) folded ON folded.account_id = account.id
+        WHERE account.balance <> coalesce(folded.amount, 0)""",
+    "balances below their floor": """
+        SELECT account.id, account.balance, account.floor FROM accounts account
+        WHERE account.balance < account.floor
+            AND EXISTS (SELECT FROM ledger_entries WHERE account_id = account.id AND folded)""",
+    "reservations of requests that are gone": """
+        SELECT reservation.request_id, reservation.remaining FROM reservations reservation
+        LEFT JOIN requests request ON request.id = reservation.request_id WHERE request.id IS NULL""",
+    "delivered jobs that nobody was paid for": """
+        SELECT job.id, job.state FROM jobs job
+        LEFT JOIN ledger_events event ON event.id = job.id
+        WHERE job.state IN ('ok', 'censored', 'csam') AND event.id IS NULL""",
+}
+
+
+def check_books(platform: Platform) -> tuple[dict[str, int], dict[str, list[tuple[Any, ...]]]]:
+    """Prove the books in one consistent snapshot.
+
+    Returns counts (events, entries, unfolded entries, accounts) and, per broken rule, up to 20 offending
+    rows; no rows at all means that the books are right.
+    """
+    with platform.engine.connect().execution_options(isolation_level="REPEATABLE READ") as db:
+        counts = {
+            name: int(db.execute(text(f"SELECT count(*) FROM {source}")).scalar_one())  # noqa: S608
+            for name, source in {
+                "events": "ledger_events",
+                "entries": "ledger_entries",
+                "unfolded entries": "ledger_entries WHERE NOT folded",
+                "accounts": "accounts",
+                "reservations": "reservations",
+            }.items()
+        }
+        broken = {}
+        for rule, query in _CHECKS.items():
+            rows = [tuple(row) for row in db.execute(text(query + " LIMIT 20")).all()]
+            if rows:
+                broken[rule] = rows
+    return counts, broken

@@ -1,0 +1,89 @@
+"""What follows from a model's baseline, the architecture that it was trained on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from horde.model_reference.schemas import ImageModel
+
+DEFAULT_BASELINE = "stable diffusion 1"
+NAME_TAGS = (
+    ("[SDXL]", "stable_diffusion_xl"),
+    ("[Flux]", "flux_1"),
+    ("[Qwen]", "qwen_image"),
+    ("[ZModel]", "z_image_turbo"),
+    ("[ZImage]", "z_image_turbo"),
+)
+"""How the name of a model outside the reference tells its baseline."""
+
+KNOWN_BASELINES = frozenset(
+    {
+        "stable diffusion 1",
+        "stable diffusion 2",
+        "stable diffusion 2 512",
+        "stable_diffusion_xl",
+        "stable_cascade",
+        "flux_1",
+        "qwen_image",
+        "z_image_turbo",
+    }
+)
+"""Baselines whose models image workers may offer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """What all models of one architecture have in common."""
+
+    price: int = 1
+    """Times the base price of an image."""
+    hires_fix_price: int | None = None
+    qr_code_price: int | None = None
+    """The same with `hires_fix` and with the workflow `qr_code`, where that differs."""
+    controlnet: bool = False
+    unsupported_controls: frozenset[str] = frozenset()
+    """Control types that do not work although ControlNet does."""
+    qr_code: bool = False
+    hires_fix: bool = False
+    transparent: bool = False
+    remix: bool = False
+    """Whether several source images can be mixed."""
+    slowness: int = 1
+    """Times the seconds that a worker may take."""
+    batch_weight: int = 1
+    """Times the memory that an image takes in a batch."""
+
+
+FAMILIES: Mapping[str, Family] = MappingProxyType(
+    {
+        "stable diffusion 1": Family(controlnet=True, qr_code=True, hires_fix=True, transparent=True),
+        "stable diffusion 2": Family(
+            controlnet=True, unsupported_controls=frozenset({"normal", "hough"}), hires_fix=True
+        ),
+        "stable_diffusion_xl": Family(
+            price=2, qr_code_price=4, qr_code=True, hires_fix=True, transparent=True
+        ),
+        "stable_cascade": Family(price=4, hires_fix_price=7, hires_fix=True, remix=True),
+        "flux_1": Family(price=8, slowness=3, batch_weight=5),
+        "qwen_image": Family(price=12, slowness=3, batch_weight=10),
+        "z_image_turbo": Family(price=8, slowness=3, batch_weight=8),
+    }
+)
+"""By the beginning of the baseline's name: variants (`stable diffusion 2 512`) share their family."""
+
+UNKNOWN_FAMILY = Family(controlnet=True, hires_fix=True)
+"""Of a baseline that no family claims: nothing special is promised, what is usual is not refused."""
+
+
+def baseline_of(name: str, models: Mapping[str, ImageModel]) -> str:
+    """The baseline of a model: as the reference says; of an unknown one, as a tag in its name says."""
+    model = models.get(name)
+    if model is not None:
+        return model.baseline
+    return next((baseline for tag, baseline in NAME_TAGS if tag in name), DEFAULT_BASELINE)
+
+
+def family_of(baseline: str) -> Family:
+    """What holds for models of `baseline`."""
+    matches = (family for prefix, family in FAMILIES.items() if baseline.startswith(prefix))
+    return next(matches, UNKNOWN_FAMILY)

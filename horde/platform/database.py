@@ -1,0 +1,35 @@
+"""The database: one engine per process, one metadata for all tables."""
+
+from sqlalchemy import Engine, MetaData, create_engine
+from sqlalchemy.engine import make_url
+from sqlalchemy.orm import DeclarativeBase
+
+
+class Base(DeclarativeBase):
+    """Base of all tables; constraint names are derived so that migrations can name them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+def make_engine(url: str, pool_size: int) -> Engine:
+    """Connect to PostgreSQL at `url` (any `postgres`/`postgresql` spelling, always driven by psycopg2).
+
+    JIT compilation is off: it costs milliseconds on statements that run in fractions of one.
+    """
+    parsed = make_url(url).set(drivername="postgresql+psycopg2")
+    return create_engine(
+        parsed,
+        pool_size=pool_size,
+        max_overflow=4,
+        pool_pre_ping=False,
+        pool_recycle=1800,
+        connect_args={"options": "-c jit=off -c timezone=UTC", "application_name": "horde"},
+    )

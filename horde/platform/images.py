@@ -1,0 +1,181 @@
+"""Pictures that strangers send: bounded by bytes and pixels, proven to decode, kept as WebP.
+
+Nothing in a file is believed but its pixels: colour profiles, EXIF and comments are never interpreted.
+"""
+
+import base64
+import binascii
+import io
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+from PIL import Image
+
+from horde.platform.errors import BadRequest
+
+MAX_IMAGE_BYTES = 20 * 2**20
+"""No picture file is larger, wherever it comes from."""
+MAX_SIDE = 16383
+"""The longest side that a WebP file can have."""
+
+# Formats with simple decoders that browsers and workers actually send. Each further one would be
+# another parser open to hostile bytes.
+FORMATS = ("WEBP", "PNG", "JPEG")
+
+MAX_JPEG_SEGMENTS = 1000
+MAX_JPEG_SCANS = 64
+# Second bytes of the JPEG markers that begin a segment with a length.
+_JPEG_SEGMENTS = frozenset((*range(0xC0, 0xC8), *range(0xC9, 0xD0), *range(0xDB, 0xF0), 0xFE))
+
+LARGE_PIXELS = 3072 * 3072
+# A WebP file of 34 bytes can ask for 2 GB while it is decoded, so large ones take turns in this process.
+_large_decode = threading.Lock()
+
+_DATA_URL = re.compile(r"data:[^,]{0,100};base64,", re.IGNORECASE)
+
+
+def decode_base64_image(text: str) -> bytes:
+    """The bytes behind base64 `text`, with or without a leading `data:...;base64,`.
+
+    They are not looked at yet. Raises BadRequest: `ImageValidationFailed` if the text is no base64,
+    `SourceImageSizeExceeded` if there are more than `MAX_IMAGE_BYTES`.
+    """
+    prefix = _DATA_URL.match(text)
+    encoded = text[prefix.end() :] if prefix else text
+    if len(encoded) > MAX_IMAGE_BYTES * 3 // 2:
+        raise _too_many_bytes()
+    try:
+        data = base64.b64decode(encoded)
+    except (binascii.Error, ValueError) as error:
+        raise _invalid("the text is not base64; send the bytes of a picture file in base64") from error
+    _check_bytes(data)
+    return data
+
+
+def check_image(data: bytes, *, max_pixels: int) -> tuple[int, int]:
+    """Width and height of the still WebP, PNG or JPEG picture in `data`, which is decoded once to prove it.
+
+    Raises BadRequest: `SourceImageSizeExceeded` over `MAX_IMAGE_BYTES`, `SourceImageResolutionExceeded`
+    over `max_pixels` or `MAX_SIDE`, `ImageValidationFailed` for animations and anything else.
+    """
+    with _decoded(data, max_pixels) as picture:
+        if _animated(picture):
+            raise _invalid("the picture is animated; send a still one")
+        return picture.size
+
+
+def as_webp(data: bytes, *, quality: int = 95, max_pixels: int) -> bytes:
+    """The picture in `data` as a still WebP file, checked as `check_image` does.
+
+    A still WebP file comes back as it is, which costs no quality. Anything else is encoded with `quality`
+    (0-100): of an animation the first frame, colours under transparent pixels kept, metadata left out.
+    """
+    with _decoded(data, max_pixels) as picture:
+        if picture.format == "WEBP" and not _animated(picture):
+            return data
+        target = io.BytesIO()
+        _eight_bit(picture).save(target, "WEBP", quality=quality, exact=True)
+        return target.getvalue()
+
+
+def has_alpha(data: bytes) -> bool:
+    """Whether a picture that passed `check_image` or `as_webp` has transparency, by its header alone."""
+    with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+        return picture.has_transparency_data
+
+
+def media_type(data: bytes) -> str:
+    """The media type that the first bytes tell; `application/octet-stream` unless WebP, PNG or JPEG."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "image/webp"
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "image/png"
+    if data.startswith(b"\xff\xd8\xff"):
+        return "image/jpeg"
+    return "application/octet-stream"
+
+
+@contextmanager
+def _decoded(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
+    """Open `data` within all bounds and decode its (first) frame."""
+    _check_bytes(data)
+    if media_type(data) == "image/jpeg":
+        _check_jpeg(data)
+    with _open(data) as picture:
+        width, height = picture.size
+        if width * height > max_pixels or max(width, height) > MAX_SIDE:
+            raise _too_many_pixels(f"{width} x {height} pixels", max_pixels)
+        with _large_decode if width * height > LARGE_PIXELS else nullcontext():
+            try:
+                picture.load()
+            except Exception as error:  # hostile bytes make decoders raise nearly anything
+                raise _invalid("the file is damaged or cut short") from error
+            yield picture
+
+
+def _open(data: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise _too_many_pixels("far too many pixels") from error
+    except Exception as error:  # hostile bytes make parsers raise nearly anything
+        raise _invalid("this is no readable WebP, PNG or JPEG file") from error
+
+
+def _animated(picture: Image.Image) -> bool:
+    # Cameras add previews to a JPEG as further "frames" (MPO); it is still one picture.
+    return picture.format != "MPO" and bool(getattr(picture, "is_animated", False))
+
+
+def _eight_bit(picture: Image.Image) -> Image.Image:
+    """Scale 16-bit greys (depth maps) down; the encoder would clip nearly all of them to white."""
+    if picture.mode.startswith("I;16"):
+        return picture.point(lambda value: value * (1 / 256)).convert("L")
+    return picture
+
+
+def _check_jpeg(data: bytes) -> None:
+    """Refuse a JPEG that is all headers or repeats scans without end: few bytes, much memory or time.
+
+    Junk between headers is refused too: a parser that skips it would count other headers than these.
+    """
+    if data.count(b"\xff\xda") > MAX_JPEG_SCANS:
+        raise _invalid("the JPEG file has too many scans; save it anew")
+    position = 2
+    for _ in range(MAX_JPEG_SEGMENTS):
+        marker = data[position : position + 2]
+        if marker == b"\xff\xda":
+            return
+        if marker == b"\xff\xff":
+            position += 1
+        elif len(marker) == 2 and marker[0] == 0xFF and marker[1] in _JPEG_SEGMENTS:
+            position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+        else:
+            raise _invalid("the headers of the JPEG file are damaged")
+    raise _invalid("the JPEG file has too many headers; save it anew without metadata")
+
+
+def _check_bytes(data: bytes) -> None:
+    if len(data) > MAX_IMAGE_BYTES:
+        raise _too_many_bytes()
+
+
+def _invalid(reason: str) -> BadRequest:
+    return BadRequest(f"Image validation failed: {reason}.", rc="ImageValidationFailed")
+
+
+def _too_many_bytes() -> BadRequest:
+    return BadRequest(
+        f"The picture file is larger than {MAX_IMAGE_BYTES // 2**20} MiB; send a smaller one.",
+        rc="SourceImageSizeExceeded",
+    )
+
+
+def _too_many_pixels(found: str, max_pixels: int | None = None) -> BadRequest:
+    allowed = f"at most {max_pixels:,} in all, " if max_pixels else ""
+    return BadRequest(
+        f"The picture has {found}; send one with {allowed}no side longer than {MAX_SIDE:,}.",
+        rc="SourceImageResolutionExceeded",
+    )

@@ -1,0 +1,34 @@
+"""The parts that a running server is made of, handed to every service function."""
+
+from dataclasses import dataclass
+from typing import cast
+
+import redis
+from flask import current_app
+from sqlalchemy import Connection, Engine
+
+from horde.platform.local_cache import LocalCache
+from horde.platform.objectstore.store import ObjectStore
+from horde.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """Database, cache and object store of one process."""
+
+    settings: Settings
+    engine: Engine
+    cache: "redis.Redis"
+    local: LocalCache
+    store: ObjectStore
+    secret: bytes
+    """Key of every hash and signature this horde makes."""
+
+    def read(self) -> Connection:
+        """A connection for single reading statements, without the cost of a transaction around each."""
+        return self.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+
+
+def current_platform() -> Platform:
+    """The platform of the application that handles the present HTTP request."""
+    return cast(Platform, current_app.extensions["horde"])

@@ -1,0 +1,113 @@
+"""Everything an operator can set, in one typed object.
+
+Values come from, in this order: environment variables, a `.env` file in the working directory,
+`config/default.toml`.
+"""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Settings(BaseSettings):
+    """The server's settings; field names in upper case are the environment variables."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", toml_file=ROOT / "config" / "default.toml", extra="ignore"
+    )
+
+    host: str
+    port: int = Field(ge=0, le=65535)
+    var_dir: Path
+    """Where embedded services, local images and generated secrets live; relative to the working directory."""
+    secret_key: SecretStr | None = None
+    """Salts API key hashes and signs local object URLs. Changing it invalidates every key.
+    When unset, one is generated once and kept in `var_dir`."""
+    public_url: str | None = None
+    """Base URL under which clients reach this server, without a trailing slash; else as they addressed it."""
+    trusted_proxies: Annotated[frozenset[str], NoDecode] = frozenset()
+    """Addresses whose `X-Forwarded-For` is believed (comma-separated in the environment)."""
+    service_addresses: Annotated[frozenset[str], NoDecode] = frozenset()
+    """Client addresses of known services, which get the relaxed rate limits (comma-separated)."""
+
+    database_url: str | None = None
+    """PostgreSQL URL; an embedded server under `var_dir` when unset."""
+    redis_url: str | None = None
+    """Valkey or Redis URL; an embedded server under `var_dir` when unset."""
+    database_pool_size: int | None = None
+    """Connections per web process; default: one per thread and a few for periodic work."""
+
+    s3_endpoint_url: str | None = None
+    """S3-compatible object store; a folder under `var_dir` when neither this nor `s3_bucket` is set."""
+    s3_region: str = "auto"
+    s3_access_key_id: str | None = None
+    s3_secret_access_key: SecretStr | None = None
+    s3_bucket: str | None = None
+
+    web_workers: int = Field(ge=1)
+    web_threads: int = Field(ge=1)
+    worker: bool = True
+    """Whether `horde serve` attaches the built-in sample worker (`WORKER=0` leaves it out)."""
+
+    horde_title: str
+    max_body_mib: int = Field(ge=1)
+    admins: Annotated[tuple[str, ...], NoDecode] = ()
+
+    request_ttl_seconds: int
+    slow_request_ttl_seconds: int
+    """How long a request outlives its last activity when an extra slow worker took part of it."""
+    signed_url_seconds: int
+    object_lifetime_seconds: int
+
+    max_concurrency_default: int
+    max_workers_untrusted: int
+    max_workers_trusted: int
+    max_workers_per_address: int
+
+    model_reference_image: str
+    """File that lists the known image models."""
+    worker_software: str
+    """File that lists what each version of the known worker programs can do."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_json: bool = False
+
+    @field_validator("trusted_proxies", "service_addresses", "admins", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        """Lists come from the environment as text with commas."""
+        if isinstance(value, str):
+            return [part.strip() for part in value.split(",") if part.strip()]
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the base class passes it
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, dotenv_settings, TomlConfigSettingsSource(settings_cls)
+
+    def config_path(self, name: str) -> Path:
+        """Resolve a configured file name: absolute, or relative to the repository."""
+        return ROOT / name
+
+
+@lru_cache
+def load_settings() -> Settings:
+    """The process's settings, read once."""
+    return Settings()

@@ -1,0 +1,9 @@
+"""Every table, for migrations: importing this module fills `Base.metadata`."""
+
+from horde.generation import tables as generation
+from horde.kudos import tables as kudos
+from horde.platform.database import Base
+from horde.users import tables as users
+from horde.workers import tables as workers
+
+__all__ = ["Base", "generation", "kudos", "users", "workers"]

@@ -1,0 +1,1 @@
+"""Accounts: who asks, who owns workers, and what they may do."""

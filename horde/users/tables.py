@@ -1,0 +1,54 @@
+"""Tables of accounts and their roles."""
+
+from datetime import datetime
+from decimal import Decimal
+
+from sqlalchemy import BigInteger, ForeignKey, Identity, Numeric, String, Text, func
+from sqlalchemy.dialects.postgresql import TIMESTAMP
+from sqlalchemy.orm import Mapped, mapped_column
+
+from horde.platform.database import Base
+
+ANONYMOUS_ID = 0
+
+
+class User(Base):
+    """An account. Id 0 is the anonymous one that everybody shares."""
+
+    __tablename__ = "users"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(start=1, minvalue=0), primary_key=True)
+    username: Mapped[str] = mapped_column(String(50))
+    external_id: Mapped[str] = mapped_column(String(50), unique=True)
+    """Who vouches for the account: `anon`, a random UUID (pseudonymous), or a login provider's id."""
+    api_key_hash: Mapped[str | None] = mapped_column(String(64), unique=True)
+    created: Mapped[datetime] = mapped_column(TIMESTAMP(timezone=True), server_default=func.now())
+    last_active: Mapped[datetime] = mapped_column(TIMESTAMP(timezone=True), server_default=func.now())
+    contact: Mapped[str | None] = mapped_column(Text)
+    admin_comment: Mapped[str | None] = mapped_column(Text)
+    public_workers: Mapped[bool] = mapped_column(server_default="false")
+    concurrency: Mapped[int] = mapped_column()
+    worker_invited: Mapped[int] = mapped_column(server_default="0")
+    usage_multiplier: Mapped[Decimal] = mapped_column(Numeric(4, 2), server_default="1")
+
+
+class UserRole(Base):
+    """A role that an account holds; absence means no."""
+
+    __tablename__ = "user_roles"
+
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
+    role: Mapped[str] = mapped_column(String(20), primary_key=True)
+    granted: Mapped[datetime] = mapped_column(TIMESTAMP(timezone=True), server_default=func.now())
+
+
+class UserRecord(Base):
+    """What an account has asked for and contributed, folded from `generation_records`."""
+
+    __tablename__ = "user_records"
+
+    user_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    record: Mapped[str] = mapped_column(String(20), primary_key=True)
+    """`usage`, `contribution` (raw things: pixelsteps or tokens), `request` or `fulfillment` (counts)."""
+    kind: Mapped[str] = mapped_column(String(20), primary_key=True)
+    amount: Mapped[Decimal] = mapped_column(Numeric(24, 2), server_default="0")

@@ -1,0 +1,1 @@
+"""How long an image takes to make, which is what its price is made of."""

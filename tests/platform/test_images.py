@@ -1,0 +1,285 @@
+import base64
+import io
+import struct
+import threading
+import zlib
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageFile, WebPImagePlugin
+
+from horde.platform import images
+from horde.platform.errors import BadRequest
+from horde.platform.images import as_webp, check_image, decode_base64_image, has_alpha, media_type
+
+LIMIT = 3072 * 3072
+
+
+def picture(kind: str = "PNG", size: tuple[int, int] = (40, 24), mode: str = "RGB", **options) -> bytes:
+    source = Image.linear_gradient("L").resize(size).convert(mode)
+    target = io.BytesIO()
+    source.save(target, kind, **options)
+    return target.getvalue()
+
+
+def animation(kind: str) -> bytes:
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "lime", "blue")]
+    target = io.BytesIO()
+    frames[0].save(target, kind, save_all=True, append_images=frames[1:], duration=100)
+    return target.getvalue()
+
+
+def png_chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png_of_size(width: int, height: int) -> bytes:
+    """A PNG file whose header promises that size and which holds next to nothing."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    body = png_chunk(b"IHDR", header) + png_chunk(b"IDAT", zlib.compress(b"\0" * 64))
+    return b"\x89PNG\r\n\x1a\n" + body + png_chunk(b"IEND", b"")
+
+
+def webp_of_size(width: int, height: int) -> bytes:
+    """A lossless WebP file whose header promises that size."""
+    bits = (width - 1) | (height - 1) << 14
+    body = b"VP8L" + struct.pack("<IBI", 6, 0x2F, bits) + b"\0"
+    return b"RIFF" + struct.pack("<I", len(body) + 4) + b"WEBP" + body
+
+
+def refusal(data: bytes, max_pixels: int = LIMIT) -> BadRequest:
+    with pytest.raises(BadRequest) as check:
+        check_image(data, max_pixels=max_pixels)
+    return check.value
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode"),
+    [
+        *(("WEBP", mode) for mode in ("RGB", "RGBA")),
+        *(("PNG", mode) for mode in ("RGB", "RGBA", "L", "LA", "P", "1", "I;16")),
+        *(("JPEG", mode) for mode in ("RGB", "L", "CMYK")),
+    ],
+)
+def test_still_pictures_pass_and_become_webp(kind, mode):
+    data = picture(kind, mode=mode)
+    assert check_image(data, max_pixels=40 * 24) == (40, 24)
+    result = Image.open(io.BytesIO(as_webp(data, max_pixels=40 * 24)))
+    assert (result.format, result.size) == ("WEBP", (40, 24))
+
+
+def test_webp_comes_back_unchanged():
+    data = picture("WEBP", quality=40)
+    assert as_webp(data, max_pixels=LIMIT) is data
+
+
+def test_damaged_webp_does_not_come_back():
+    data = picture("WEBP", size=(300, 300), quality=95)
+    with pytest.raises(BadRequest, match="Image validation failed"):
+        as_webp(data[:-60], max_pixels=LIMIT)
+
+
+def test_quality_is_used():
+    source = Image.effect_noise((200, 200), 80)
+    target = io.BytesIO()
+    source.save(target, "PNG")
+    data = target.getvalue()
+    assert len(as_webp(data, quality=50, max_pixels=LIMIT)) < len(as_webp(data, quality=95, max_pixels=LIMIT))
+
+
+def test_colours_under_transparent_pixels_survive():
+    source = Image.radial_gradient("L").convert("RGB")
+    source.putalpha(Image.new("L", source.size, 0))
+    source.paste((255, 255, 255, 255), (0, 0, 60, 60))
+    target = io.BytesIO()
+    source.save(target, "PNG")
+    result = Image.open(io.BytesIO(as_webp(target.getvalue(), max_pixels=LIMIT)))
+    for place in ((200, 200), (128, 128), (100, 220)):
+        red, _, _, alpha = result.getpixel(place)
+        assert alpha == 0
+        assert abs(red - source.getpixel(place)[0]) < 12
+
+
+def test_sixteen_bit_grey_keeps_its_shades():
+    source = Image.new("I;16", (32, 32), 0x4000)
+    target = io.BytesIO()
+    source.save(target, "PNG")
+    assert Image.open(io.BytesIO(target.getvalue())).mode.startswith("I;16")
+    result = Image.open(io.BytesIO(as_webp(target.getvalue(), max_pixels=LIMIT))).convert("L")
+    assert abs(result.getpixel((9, 9)) - 0x40) <= 2
+
+
+def test_metadata_is_left_out():
+    exif = Image.Exif()
+    exif[0x010E] = "where I live"
+    data = picture("JPEG", exif=exif)
+    assert b"where I live" in data
+    assert b"where I live" not in as_webp(data, max_pixels=LIMIT)
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "PNG"])
+def test_animations_are_refused_but_their_first_frame_can_be_had(kind):
+    data = animation(kind)
+    assert refusal(data).rc == "ImageValidationFailed"
+    still = as_webp(data, max_pixels=LIMIT)
+    assert check_image(still, max_pixels=LIMIT) == (16, 16)
+    red, green, blue = Image.open(io.BytesIO(still)).convert("RGB").getpixel((8, 8))
+    assert red > 200 > 100 > max(green, blue)
+
+
+def test_camera_jpeg_with_preview_is_one_picture():
+    target = io.BytesIO()
+    frames = [Image.new("RGB", (64, 48), "teal"), Image.new("RGB", (16, 12), "teal")]
+    frames[0].save(target, "MPO", save_all=True, append_images=frames[1:])
+    assert check_image(target.getvalue(), max_pixels=LIMIT) == (64, 48)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"hello, this is text",
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        picture("GIF"),
+        picture("BMP"),
+        picture("TIFF"),
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+        b"\x89PNG\r\n\x1a\n",
+        b"RIFF\x10\0\0\0WEBPVP8 ",
+        b"\xff\xd8\xff",
+        b"\xff\xd8\xff\xe0\x00\x00" * 50,
+    ],
+)
+def test_other_things_are_refused(data):
+    error = refusal(data)
+    assert error.rc == "ImageValidationFailed"
+    assert "Image validation failed" in error.message
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "PNG", "JPEG"])
+def test_truncated_files_are_refused(kind):
+    data = picture(kind, size=(300, 200))
+    assert refusal(data[: len(data) // 2]).rc == "ImageValidationFailed"
+
+
+@given(st.sampled_from(["WEBP", "PNG", "JPEG"]), st.data())
+def test_damage_passes_or_is_refused_but_never_breaks(kind, data):
+    content = bytearray(picture(kind, mode="RGB"))
+    for _ in range(4):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    with suppress(BadRequest):
+        assert media_type(as_webp(bytes(content), max_pixels=LIMIT)) == "image/webp"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        png_of_size(60_000, 60_000),
+        png_of_size(3073, 3072),
+        png_of_size(2**31 - 1, 2**31 - 1),
+        webp_of_size(16383, 16383),
+        webp_of_size(16383, 600),
+        png_of_size(16384, 1),
+    ],
+)
+def test_size_is_refused_by_the_header_before_decoding(data, monkeypatch):
+    def decode(self):
+        raise AssertionError("decoded")
+
+    for plugin in (ImageFile.ImageFile, WebPImagePlugin.WebPImageFile):
+        monkeypatch.setattr(plugin, "load", decode)
+    assert refusal(data).rc == "SourceImageResolutionExceeded"
+
+
+def test_highly_compressible_large_png_is_refused():
+    target = io.BytesIO()
+    Image.new("1", (9000, 9000)).save(target, "PNG", optimize=False)
+    assert len(target.getvalue()) < 100_000
+    assert refusal(target.getvalue()).rc == "SourceImageResolutionExceeded"
+
+
+def test_pixel_bound_is_inclusive():
+    data = picture("PNG", size=(10, 10))
+    assert check_image(data, max_pixels=100) == (10, 10)
+    assert refusal(data, 99).rc == "SourceImageResolutionExceeded"
+
+
+def test_bytes_are_bounded_before_anything():
+    data = picture("PNG") + b"\0" * images.MAX_IMAGE_BYTES
+    assert refusal(data).rc == "SourceImageSizeExceeded"
+
+
+def test_text_bomb_in_png_is_refused_or_harmless():
+    data = picture("PNG")
+    bomb = png_chunk(b"zTXt", b"a\0\0" + zlib.compress(b"\0" * 100_000_000))
+    assert refusal(data[:33] + bomb + data[33:]).rc == "ImageValidationFailed"
+
+
+def test_jpeg_that_repeats_scans_is_refused():
+    data = picture("JPEG", progressive=True)
+    start = data.rfind(b"\xff\xda")
+    assert refusal(data[:-2] + data[start:-2] * 1000 + data[-2:]).rc == "ImageValidationFailed"
+
+
+def test_jpeg_cannot_hide_headers_behind_junk():
+    data = picture("JPEG")
+    for junk in (b"\0", b"\xff\xd8", b"\xff\xc8\x00\x02", b"\xff\xf0\x00\x02", b"\xff\xe5\x00\x00"):
+        headers = junk + b"\xff\xe5\x00\x02" * 100_000
+        assert refusal(data[:2] + headers + data[2:]).rc == "ImageValidationFailed"
+
+
+@pytest.mark.parametrize("filler", [b"\xff\xe5\x00\x02", b"\xff\xfe\x00\x02", b"\xff"])
+def test_jpeg_that_is_all_headers_is_refused(filler):
+    data = picture("JPEG")
+    assert check_image(data[:2] + filler * 20 + data[2:], max_pixels=LIMIT) == (40, 24)
+    assert refusal(data[:2] + filler * 100_000 + data[2:]).rc == "ImageValidationFailed"
+
+
+def test_large_pictures_take_turns(monkeypatch):
+    monkeypatch.setattr(images, "LARGE_PIXELS", 100)
+    data = picture("PNG", size=(64, 64))
+    sizes = []
+    threads = [
+        threading.Thread(target=lambda: sizes.append(check_image(data, max_pixels=LIMIT))) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert sizes == [(64, 64)] * 8
+    assert refusal(data[:-40]).rc == "ImageValidationFailed"
+    assert check_image(data, max_pixels=LIMIT) == (64, 64)
+
+
+def test_base64_with_and_without_data_url():
+    data = picture("WEBP")
+    text = base64.b64encode(data).decode()
+    wrapped = base64.encodebytes(data).decode()
+    for given_text in (text, wrapped, f"data:image/webp;base64,{text}", f"data:;base64,{text}"):
+        assert decode_base64_image(given_text) == data
+
+
+@pytest.mark.parametrize("text", ["A", "abc", "data:image/png;base64,A", "Grüße", "\ud800AAA"])
+def test_text_that_is_no_base64_is_refused(text):
+    with pytest.raises(BadRequest, match="Image validation failed") as check:
+        decode_base64_image(text)
+    assert check.value.rc == "ImageValidationFailed"
+
+
+def test_too_much_base64_is_refused():
+    for length in (images.MAX_IMAGE_BYTES + 3, images.MAX_IMAGE_BYTES * 2):
+        with pytest.raises(BadRequest) as check:
+            decode_base64_image("AAAA" * (length // 3))
+        assert check.value.rc == "SourceImageSizeExceeded"
+
+
+def test_transparency_and_media_type():
+    assert has_alpha(picture("PNG", mode="RGBA"))
+    assert not has_alpha(picture("PNG", mode="RGB"))
+    assert not has_alpha(picture("JPEG", mode="CMYK"))
+    assert media_type(picture("WEBP")) == "image/webp"
+    assert media_type(picture("PNG")) == "image/png"
+    assert media_type(picture("JPEG")) == "image/jpeg"
+    assert media_type(b"<html>") == "application/octet-stream"
