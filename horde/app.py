@@ -8,6 +8,8 @@ from pathlib import Path
 
 import redis
 from flask import Flask
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from horde.generation import snapshot, sweep
 from horde.image import routes as image_routes
@@ -67,7 +69,9 @@ def make_platform(settings: Settings) -> Platform:
             "DATABASE_URL and REDIS_URL must be set; `horde serve` starts embedded services instead."
         )
     secret = _secret(settings)
-    cache = redis.Redis.from_url(settings.redis_url, socket_timeout=5, socket_connect_timeout=2)
+    cache = redis.Redis.from_url(
+        settings.redis_url, socket_timeout=2, socket_connect_timeout=1, retry=Retry(NoBackoff(), 1)
+    )
     return Platform(
         settings=settings,
         engine=make_engine(settings.database_url, settings.database_pool_size or settings.web_threads + 4),

@@ -99,13 +99,12 @@ class SampleWorker:
             "max_pixels": self._options.max_pixels,
             "threads": self._options.threads,
             "amount": BATCH,
-            "allow_img2img": True,
-            "allow_painting": True,
-            "allow_unsafe_ipaddr": True,
-            "allow_post_processing": True,
-            "allow_controlnet": True,
-            "allow_sdxl_controlnet": True,
-            "allow_lora": True,
+            "allow_img2img": False,
+            "allow_painting": False,
+            "allow_post_processing": False,
+            "allow_controlnet": False,
+            "allow_sdxl_controlnet": False,
+            "allow_lora": False,
         }
 
     def _complain(self, error: ApiError) -> None:

@@ -2,6 +2,19 @@
 
 from dataclasses import dataclass
 
+DOUBLE_STEP_SAMPLERS = frozenset({"k_heun", "k_dpm_2", "k_dpm_2_a", "k_dpmpp_2s_a", "k_dpmpp_sde"})
+"""Samplers that run the model twice per step."""
+ADAPTIVE_SAMPLER = "k_dpm_adaptive"
+ADAPTIVE_STEPS = 40
+"""The adaptive sampler chooses its own number of steps; it counts as this many."""
+
+
+def accurate_steps(sampler: str, steps: int) -> int:
+    """How often the model runs for `steps` requested steps."""
+    if sampler == ADAPTIVE_SAMPLER:
+        return ADAPTIVE_STEPS
+    return steps * 2 if sampler in DOUBLE_STEP_SAMPLERS else steps
+
 
 @dataclass(frozen=True, slots=True)
 class JobFeatures:

@@ -19,8 +19,7 @@ width or height, one more post-processor, a second pass or a control map never m
 import math
 from collections.abc import Sequence
 
-from horde.image.facts import ADAPTIVE_SAMPLER, accurate_steps
-from kudos_model.features import JobFeatures
+from kudos_model.features import ADAPTIVE_SAMPLER, JobFeatures, accurate_steps
 
 BASIS = JobFeatures(width=512, height=512, steps=50, sampler="k_euler", cfg_scale=7.5)
 """The job that all others are compared with."""

@@ -6,44 +6,8 @@ Sizes are pixels, amounts of work pixelsteps (pixels times accurate steps), time
 from collections.abc import Collection, Iterable
 from fractions import Fraction
 
+from horde.generation.post_processors import HEAVY_POST_PROCESSORS
 from horde.model_reference.rules import family_of
-
-DOUBLE_STEP_SAMPLERS = frozenset({"k_heun", "k_dpm_2", "k_dpm_2_a", "k_dpmpp_2s_a", "k_dpmpp_sde"})
-"""Samplers that run the model twice per step."""
-ADAPTIVE_SAMPLER = "k_dpm_adaptive"
-ADAPTIVE_STEPS = 40
-"""The adaptive sampler chooses its own number of steps; it counts as this many."""
-
-UPSCALERS = frozenset(
-    {
-        "RealESRGAN_x4plus",
-        "RealESRGAN_x2plus",
-        "RealESRGAN_x4plus_anime_6B",
-        "NMKD_Siax",
-        "4x_AnimeSharp",
-        "4xNomos8kSC",
-        "4xLSDIRplus",
-        "4xNomosWebPhoto_RealPLKSR",
-        "4xNomos2_realplksr_dysample",
-        "4xNomos2_hq_dat2",
-        "2xModernSpanimationV1",
-    }
-)
-POST_PROCESSORS = UPSCALERS | {"GFPGAN", "GFPGANv1.3", "CodeFormers", "RestoreFormer", "strip_background"}
-HEAVY_POST_PROCESSORS = frozenset(
-    {
-        "RealESRGAN_x4plus",
-        "RealESRGAN_x4plus_anime_6B",
-        "NMKD_Siax",
-        "4x_AnimeSharp",
-        "CodeFormers",
-        "4xNomos8kSC",
-        "4xLSDIRplus",
-        "4xNomos2_hq_dat2",
-        "RestoreFormer",
-    }
-)
-"""Post-processors that need so much memory that fewer images fit into a batch."""
 
 LCM_SAMPLER = "lcm"
 LCM_LORAS = frozenset({"195519", "216190", "324115"})
@@ -51,20 +15,12 @@ LCM_LORA_VERSIONS = frozenset({"246747", "247778", "268475", "243643", "225222",
 """LoRAs that make a model a latent consistency model, which needs few steps."""
 
 SEED_BITS = 32
-
 MAX_SEED_DIGITS = 640
 """Longer runs of digits are taken as text, since reading them as a number takes time quadratic in their
 length. Every interpreter setting allows this many."""
 
 LEAST_JOB_SECONDS = 150
 EXTRA_SLOW_FACTOR = 3
-
-
-def accurate_steps(sampler: str, steps: int) -> int:
-    """How often the model runs for `steps` requested steps."""
-    if sampler == ADAPTIVE_SAMPLER:
-        return ADAPTIVE_STEPS
-    return steps * 2 if sampler in DOUBLE_STEP_SAMPLERS else steps
 
 
 def pixelsteps(width: int, height: int, accurate: int) -> int:

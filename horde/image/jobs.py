@@ -11,10 +11,9 @@ from sqlalchemy import Row
 from horde.generation import queue, settlement, snapshot
 from horde.generation.queue import NARROW, WIDE, Offer
 from horde.generation.rules import ANY_MODEL, ANY_WORKER, DELIVERED
-from horde.image import facts, matching, rules
+from horde.image import facts, matching, prices, rules
 from horde.image.matching import ImageFacts
 from horde.image.schemas import ModelPayloadStable, PopInputStable, SubmitInputStable
-from horde.kudos import pricing
 from horde.kudos.rules import kudos
 from horde.model_reference.rules import baseline_of
 from horde.model_reference.schemas import ImageModel
@@ -316,7 +315,7 @@ def _deliver(
     software = workers.software_table(platform).capabilities(job.bridge_agent)
     factor = rules.settled_factor(job.model, job.payload, image_models(platform).models)
     reward = kudos(job.price * factor * software.reward_factor)
-    charge = pricing.charge(
+    charge = prices.charge(
         job.price, factor, rules.settled_terms(job.payload, job.options), censored=state != "ok"
     )
     payee = settlement.Payee(owner.balance_account, owner.escrow_account, owner.trusted)

@@ -1,7 +1,6 @@
 """Routes of image generation."""
 
 from flask import Response
-from flask_restx import Resource
 
 from horde.generation.schemas import GenerationSubmitted, RequestAsync, RequestStatusCheck
 from horde.image import jobs, service
@@ -15,6 +14,7 @@ from horde.image.schemas import (
 from horde.image.service import Sender
 from horde.platform.http import (
     Area,
+    Resource,
     answer,
     api_key,
     body,
@@ -85,6 +85,7 @@ class GeneratePop(Resource):
     """Jobs for image workers."""
 
     @limited("60/second", key="worker")
+    @limited("600/second", key="address")
     @area.operation(
         body=PopInputStable,
         answers={200: GenerationPayloadStable},
@@ -103,6 +104,7 @@ class GenerateSubmit(Resource):
     """Results of image workers."""
 
     @limited("60/second", key="worker")
+    @limited("600/second", key="address")
     @area.operation(
         body=SubmitInputStable,
         answers={200: GenerationSubmitted},

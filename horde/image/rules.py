@@ -7,8 +7,10 @@ from decimal import Decimal
 from typing import Any, get_args
 from uuid import UUID
 
+from horde.generation.post_processors import UPSCALERS
 from horde.generation.rules import ANY_MODEL, ANY_WORKER, LaneKey, size_class
-from horde.image.facts import SEED_BITS, UPSCALERS, accurate_steps, advance_seed, uses_lcm
+from horde.image import prices
+from horde.image.facts import SEED_BITS, advance_seed, uses_lcm
 from horde.image.matching import ANY_MODEL_FACTS, ImageFacts, model_facts, needs
 from horde.image.schemas import GenerationInputStable, ModelGenerationInputStable, PostProcessor
 from horde.image.upfront import FREE_STEPS, Demand
@@ -17,7 +19,7 @@ from horde.model_reference.rules import Family, baseline_of, family_of
 from horde.model_reference.schemas import ImageModel
 from horde.platform.errors import BadRequest, Forbidden, HordeError
 from horde.users.rules import Role, UserFacts
-from kudos_model.features import JobFeatures
+from kudos_model.features import JobFeatures, accurate_steps
 
 KIND = "image"
 CONTROL_STEPS, MOST_CONTROL_STEPS = 20, 40
@@ -162,34 +164,34 @@ def features(request: GenerationInputStable) -> JobFeatures:
 
 def tax(request: GenerationInputStable) -> Decimal:
     """Kudos that the request costs once it is queued."""
-    return pricing.activation_tax(len(request.extra_source_images or ()))
+    return prices.activation_tax(len(request.extra_source_images or ()))
 
 
 def quote(request: GenerationInputStable, models: Mapping[str, ImageModel]) -> Decimal:
     """Kudos that the whole request will cost; with the dearest of its models, if they differ."""
     params = request.params
-    factor = pricing.dearest_factor(
+    factor = prices.dearest_factor(
         baselines(request.models, models), hires_fix=params.hires_fix, workflow=params.workflow
     )
-    terms = pricing.BurnTerms(
+    terms = prices.BurnTerms(
         source_image=bool(request.source_image),
         post_processing=tuple(params.post_processing or ()),
         slow_workers=request.slow_workers,
         worker_blacklist=request.worker_blacklist,
     )
-    return pricing.quote(pricing.base_price(features(request)), factor, params.n, terms, tax(request))
+    return prices.quote(pricing.base_price(features(request)), factor, params.n, terms, tax(request))
 
 
 def settled_factor(model: str, payload: Mapping[str, Any], models: Mapping[str, ImageModel]) -> int:
     """The price factor of the model that a job was given."""
-    return pricing.model_factor(
+    return prices.model_factor(
         baseline_of(model, models), hires_fix=payload["hires_fix"], workflow=payload.get("workflow")
     )
 
 
-def settled_terms(payload: Mapping[str, Any], options: Mapping[str, Any]) -> pricing.BurnTerms:
+def settled_terms(payload: Mapping[str, Any], options: Mapping[str, Any]) -> prices.BurnTerms:
     """What raises the charge for a job of a stored request; the same as `quote` went by."""
-    return pricing.BurnTerms(
+    return prices.BurnTerms(
         source_image=options["source_image"],
         post_processing=tuple(payload.get("post_processing", ())),
         slow_workers=options["slow_workers"],

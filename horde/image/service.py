@@ -27,6 +27,7 @@ from horde.users import service as users
 from horde.users.rules import Role, UserFacts
 from horde.workers import service as workers
 from horde.workers.rules import WorkerFacts
+from kudos_model.features import accurate_steps
 
 KIND = rules.KIND
 VERDICT_SECONDS = 5.0
@@ -162,7 +163,7 @@ class _Draft:
     def row(self, wanted: Sequence[UUID], *, reserved: bool) -> dict[str, Any]:
         request, params, user = self._request, self._request.params, self._user
         models = image_models(self._platform).models
-        steps = facts.accurate_steps(params.sampler_name, rules.steps_of(params))
+        steps = accurate_steps(params.sampler_name, rules.steps_of(params))
         now = time.time()
         return {
             "id": self.id,

@@ -22,7 +22,8 @@ class Base(DeclarativeBase):
 def make_engine(url: str, pool_size: int) -> Engine:
     """Connect to PostgreSQL at `url` (any `postgres`/`postgresql` spelling, always driven by psycopg2).
 
-    JIT compilation is off: it costs milliseconds on statements that run in fractions of one.
+    JIT compilation is off: it costs milliseconds on statements that run in fractions of one. Errors leave
+    out the statements' parameters, which may hold prompts and key hashes.
     """
     parsed = make_url(url).set(drivername="postgresql+psycopg2")
     return create_engine(
@@ -31,5 +32,6 @@ def make_engine(url: str, pool_size: int) -> Engine:
         max_overflow=4,
         pool_pre_ping=False,
         pool_recycle=1800,
+        hide_parameters=True,
         connect_args={"options": "-c jit=off -c timezone=UTC", "application_name": "horde"},
     )

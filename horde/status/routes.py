@@ -3,9 +3,8 @@
 import threading
 
 from flask import Flask, Response, current_app, g
-from flask_restx import Resource
 
-from horde.platform.http import Area, answer, unlimited
+from horde.platform.http import Area, Resource, answer, unlimited
 from horde.platform.runtime import current_platform
 from horde.status import service
 

@@ -1,10 +1,9 @@
 """Routes of accounts."""
 
 from flask import Response
-from flask_restx import Resource
 
 from horde.platform.errors import Unauthorized
-from horde.platform.http import Area, answer, api_key, limited
+from horde.platform.http import Area, Resource, answer, api_key, limited
 from horde.platform.runtime import current_platform
 from horde.users import service
 from horde.users.schemas import UserDetails

@@ -1,10 +1,9 @@
 """Routes of workers."""
 
 from flask import Response
-from flask_restx import Resource
 from pydantic import Field
 
-from horde.platform.http import Area, Input, answer, query
+from horde.platform.http import Area, Input, Resource, answer, query
 from horde.platform.runtime import current_platform
 from horde.workers import service
 from horde.workers.schemas import WorkerDetails

@@ -11,7 +11,7 @@ from typing import Annotated, NamedTuple, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from horde.image.facts import POST_PROCESSORS
+from horde.generation.post_processors import POST_PROCESSORS
 
 CAPABILITIES = POST_PROCESSORS | {
     "img2img",

@@ -4,11 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from horde.generation.post_processors import HEAVY_POST_PROCESSORS, POST_PROCESSORS, UPSCALERS
 from horde.image.facts import (
-    HEAVY_POST_PROCESSORS,
-    POST_PROCESSORS,
-    UPSCALERS,
-    accurate_steps,
     advance_seed,
     batch_size,
     job_ttl_seconds,
@@ -18,18 +15,6 @@ from horde.image.facts import (
 )
 
 SIDES = st.integers(1, 48).map(lambda blocks: blocks * 64)
-
-
-@pytest.mark.parametrize(
-    ("sampler", "expected"),
-    [
-        *((sampler, 30) for sampler in ("k_euler", "lcm", "DDIM", "never heard of")),
-        *((sampler, 60) for sampler in ("k_heun", "k_dpm_2", "k_dpm_2_a", "k_dpmpp_2s_a", "k_dpmpp_sde")),
-        ("k_dpm_adaptive", 40),
-    ],
-)
-def test_accurate_steps(sampler: str, expected: int) -> None:
-    assert accurate_steps(sampler, 30) == expected
 
 
 def test_pixelsteps() -> None:

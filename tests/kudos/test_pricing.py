@@ -1,38 +1,14 @@
 from dataclasses import replace
 from decimal import Decimal
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from horde.image.facts import POST_PROCESSORS
-from horde.kudos.pricing import (
-    BurnTerms,
-    activation_tax,
-    base_price,
-    base_prices,
-    burn,
-    charge,
-    dearest_factor,
-    model_factor,
-    quote,
-)
-from horde.kudos.rules import kudos
+from horde.generation.post_processors import POST_PROCESSORS
+from horde.kudos.pricing import base_price, base_prices
 from kudos_model.features import JobFeatures
 from kudos_model.formula import BASIS
 from tests.kudos_model.test_formula import JOBS, SIDES
-
-PRICES = st.decimals(0, 5000, places=2)
-FACTORS = st.sampled_from([1, 2, 4, 7, 8, 12])
-TERMS = st.builds(
-    BurnTerms,
-    source_image=st.booleans(),
-    post_processing=st.lists(st.sampled_from(sorted(POST_PROCESSORS)), unique=True, max_size=5).map(tuple),
-    slow_workers=st.booleans(),
-    worker_blacklist=st.booleans(),
-)
-P = Decimal("5.76")
-"""The price of the specification's worked examples."""
 
 
 def test_the_basis_job_costs_eleven() -> None:
@@ -64,90 +40,3 @@ def test_more_work_is_never_cheaper(
     )
     processed = replace(job, post_processing=tuple({*job.post_processing, extra}))
     assert base_price(job) <= min(base_price(bigger), base_price(processed))
-
-
-@pytest.mark.parametrize(
-    ("baseline", "hires_fix", "workflow", "factor"),
-    [
-        ("stable diffusion 1", True, "qr_code", 1),
-        ("stable diffusion 2 512", False, None, 1),
-        ("stable_diffusion_xl", True, None, 2),
-        ("stable_diffusion_xl", True, "qr_code", 4),
-        ("stable_cascade", False, None, 4),
-        ("stable_cascade", True, None, 7),
-        ("flux_1", False, None, 8),
-        ("qwen_image", False, None, 12),
-        ("z_image_turbo", False, None, 8),
-        ("something new", False, None, 1),
-    ],
-)
-def test_model_factor(baseline: str, hires_fix: bool, workflow: str | None, factor: int) -> None:
-    assert model_factor(baseline, hires_fix=hires_fix, workflow=workflow) == factor
-
-
-def test_the_dearest_accepted_model_is_quoted() -> None:
-    accepted = ["stable diffusion 1", "flux_1", "stable_cascade"]
-    assert dearest_factor(accepted, hires_fix=False, workflow=None) == 8
-    assert dearest_factor([], hires_fix=False, workflow=None) == 2
-
-
-@pytest.mark.parametrize(
-    ("value", "terms", "cost"),
-    [
-        (P, BurnTerms(), "6.76"),
-        (P, BurnTerms(source_image=True), "8.49"),
-        (P, BurnTerms(post_processing=("GFPGAN", "CodeFormers", "strip_background")), "6.76"),
-        (P, BurnTerms(post_processing=("GFPGAN", "RealESRGAN_x4plus")), "7.05"),
-        (P, BurnTerms(slow_workers=False), "8.11"),
-        (P, BurnTerms(worker_blacklist=True), "7.44"),
-        (0, BurnTerms(source_image=True, slow_workers=False, worker_blacklist=True), "1.32"),
-        (Decimal("0.025"), BurnTerms(), "1.02"),
-    ],
-)
-def test_burn(value: Decimal | int, terms: BurnTerms, cost: str) -> None:
-    assert burn(value, terms) == Decimal(cost)
-
-
-def test_activation_tax() -> None:
-    assert activation_tax() == Decimal("1.00")
-    assert activation_tax(5) == Decimal("26.00")
-    assert activation_tax(1, foreign_style=True) == Decimal("8.00")
-
-
-@pytest.mark.parametrize(
-    ("price", "factor", "n", "cost"),
-    [(P, 1, 1, "7.76"), (P, 1, 3, "21.28"), (P, 2, 1, "13.52"), (P + 7, 1, 1, "14.76")],
-)
-def test_worked_examples_of_quotes(price: Decimal, factor: int, n: int, cost: str) -> None:
-    assert quote(price, factor, n, BurnTerms(), activation_tax()) == Decimal(cost)
-
-
-@given(PRICES, FACTORS, st.integers(1, 20), TERMS, st.integers(0, 5), st.booleans())
-def test_a_quote_is_the_tax_and_every_charge(
-    price: Decimal, factor: int, n: int, terms: BurnTerms, extra: int, style: bool
-) -> None:
-    tax = activation_tax(extra, foreign_style=style)
-    charges = [charge(price, factor, terms) for _ in range(n)]
-    quoted = quote(price, factor, n, terms, tax)
-    assert quoted == tax + sum(charges)
-    assert quoted == kudos(quoted)
-    assert all(burnt == kudos(burnt) for burnt in charges)
-
-
-@given(PRICES, PRICES, FACTORS, st.integers(1, 19), TERMS, st.sampled_from(sorted(POST_PROCESSORS)))
-def test_more_is_never_cheaper(
-    price: Decimal, more: Decimal, factor: int, n: int, terms: BurnTerms, extra: str
-) -> None:
-    tax = activation_tax()
-    cost = quote(price, factor, n, terms, tax)
-    processed = replace(terms, post_processing=tuple({*terms.post_processing, extra}))
-    assert cost <= quote(price + more, factor, n, terms, tax)
-    assert cost < quote(price, factor, n + 1, terms, tax)
-    assert cost <= quote(price, factor, n, processed, tax)
-    assert cost <= quote(price, factor, n, replace(terms, slow_workers=False), tax)
-    assert cost <= quote(price, factor, n, replace(terms, worker_blacklist=True), tax)
-
-
-@given(PRICES, FACTORS, TERMS)
-def test_a_censored_image_costs_only_the_taxes(price: Decimal, factor: int, terms: BurnTerms) -> None:
-    assert charge(price, factor, terms, censored=True) == burn(0, terms) <= charge(price, factor, terms)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from horde.image.facts import POST_PROCESSORS
+from horde.generation.post_processors import POST_PROCESSORS
 from kudos_model.features import JobFeatures
 from kudos_model.formula import BASIS, relative_seconds
 

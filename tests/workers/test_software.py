@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from horde.image.facts import POST_PROCESSORS
+from horde.generation.post_processors import POST_PROCESSORS
 from horde.sample_worker import BRIDGE_AGENT
 from horde.settings import ROOT
 from horde.workers.software import CAPABILITIES, SoftwareTableError, Version, load_software

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from flask import Flask
 
-from horde.platform.http.api import Area, mount_api
+from horde.platform.http.api import Area, Resource, mount_api
 from horde.platform.http.errors import handle_errors
 from horde.platform.http.fields import DistinctList, Input, IntOrText, JsonObject, Output
 from horde.platform.http.headers import send_common_headers
@@ -29,6 +29,7 @@ __all__ = [
     "IntOrText",
     "JsonObject",
     "Output",
+    "Resource",
     "answer",
     "api_key",
     "body",

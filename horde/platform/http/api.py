@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
+from http import HTTPStatus
 from typing import Any, Literal, TypeVar
 
 import orjson
 from flask import Blueprint, Flask, Response
 from flask_restx import Api, Namespace
+from flask_restx import Resource as RestxResource
 from flask_restx.model import SchemaModel
 from flask_restx.swagger import Swagger
 from pydantic import BaseModel
@@ -60,8 +62,12 @@ ERROR_DEFINITIONS: dict[str, dict[str, Any]] = {
 }
 
 
+class Resource(RestxResource):  # type: ignore[misc]
+    """One route; its methods `get`, `post`, `put`, `patch` and `delete` take the parts of its path."""
+
+
 class Area(Namespace):  # type: ignore[misc]
-    """The routes of one feature, all below `/api/v2`; `area.route(path)` decorates a flask-restx Resource."""
+    """The routes of one feature, all below `/api/v2`; `area.route(path)` decorates a Resource."""
 
     def __init__(self) -> None:
         super().__init__("v2", path="/v2")
@@ -88,9 +94,9 @@ class Area(Namespace):  # type: ignore[misc]
         """
         parameters: dict[str, dict[str, Any]] = query_parameters(query) if query else {}
         if key:
-            parameters["apikey"] = _header(
-                f"The API key; anonymous users send {ANONYMOUS_KEY}.", required=key == "required"
-            )
+            parameters["apikey"] = _header(f"The API key; anonymous users send {ANONYMOUS_KEY}.")
+            if key == "required":
+                parameters["apikey"]["required"] = True
         if agent:
             parameters["Client-Agent"] = _header("The program: name:version:contact.", default=DEFAULT_AGENT)
         if masked:
@@ -110,7 +116,7 @@ class Area(Namespace):  # type: ignore[misc]
             responses[str(status)] = ("Success", [model] if isinstance(answer, list) else model)
         for status in errors:
             model = "RequestValidationError" if status == 400 else "RequestError"
-            responses[str(status)] = (STATUS_TEXTS[status], model)
+            responses[str(status)] = (STATUS_TEXTS.get(status, HTTPStatus(status).phrase), model)
         decorate: Callable[[F], F] = self.doc(params=parameters, responses=responses)
         return decorate
 

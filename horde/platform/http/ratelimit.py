@@ -231,15 +231,14 @@ class RouteLimiter(Limiter):
         for window in windows:
             item = window.relaxed if window.has_relaxed and caller.is_relaxed(window.key) else window.item
             items.append(item)
-            keys.append(f"limit:{window.seconds}:{caller.counter(window.key)}")
+            keys.append(f"limit:{window.item.amount}/{window.seconds}:{caller.counter(window.key)}")
             bounds += item.amount, window.seconds
         counted: list[int] = self._count(keys=keys, args=bounds)
-        now = time.time()
-        results = [
-            CountedLimit(self, item, count, now + left / 1000)
-            for item, count, left in zip(items, counted[::2], counted[1::2], strict=False)
-        ]
-        last = results[-1]
-        self.context.view_rate_limit = last if last.breached else results[0]
-        if last.breached:
-            raise TooManyRequests(description=str(last.limit))
+        last = len(counted) // 2 - 1
+        breached = counted[2 * last] > items[last].amount
+        told = last if breached else 0
+        self.context.view_rate_limit = CountedLimit(
+            self, items[told], counted[2 * told], time.time() + counted[2 * told + 1] / 1000
+        )
+        if breached:
+            raise TooManyRequests(description=str(items[last]))

@@ -8,10 +8,11 @@ import pytest
 import redis
 from flask import Flask, Response
 from flask.testing import FlaskClient
-from flask_restx import Resource
 from pydantic import Field
+from sqlalchemy import text
 
 from horde.platform.database import make_engine
+from horde.platform.embedded import ServiceUrls
 from horde.platform.errors import BadRequest, NotFound
 from horde.platform.http import (
     Area,
@@ -19,6 +20,7 @@ from horde.platform.http import (
     Input,
     JsonObject,
     Output,
+    Resource,
     answer,
     api_key,
     body,
@@ -31,7 +33,7 @@ from horde.platform.http import (
 )
 from horde.platform.local_cache import LocalCache
 from horde.platform.objectstore import make_store
-from horde.platform.runtime import Platform
+from horde.platform.runtime import Platform, current_platform
 from tests.conftest import make_settings
 
 PROXY = "10.0.0.1"
@@ -86,7 +88,9 @@ def make_area() -> Area:
 
     @area.route("/deliveries")
     class Deliveries(Resource):
-        @area.operation(body=Delivery, answers={200: Reward}, errors=(400, 401, 404), key="required", agent=False)
+        @area.operation(
+            body=Delivery, answers={200: Reward}, errors=(400, 401, 404), key="required", agent=False
+        )
         def post(self) -> Response:
             """Deliver an image. Pays for it."""
             api_key()
@@ -108,8 +112,8 @@ def make_area() -> Area:
                 raise BadRequest("Come back later.", "MaintenanceMode", headers={"Retry-After": "60"})
             if delivery_id == "broken":
                 raise RuntimeError("apikey=verysecret")
-            if delivery_id == "nul":
-                raise ValueError("A string literal cannot contain NUL (0x00) characters.")
+            with current_platform().read() as connection:
+                connection.execute(text("SELECT :id"), {"id": delivery_id})
             return answer(Reward(reward=2, parts=[Part(name="x"), Part(name="y", amount=1)]))
 
     @area.route("/whoami")
@@ -118,16 +122,15 @@ def make_area() -> Area:
         @area.operation(answers={200: None}, masked=False)
         def get(self) -> Response:
             """Say what the server sees of the caller."""
-            return answer({"agent": client_agent(), "key": api_key(required=False), "address": direct_address()})
+            return answer(
+                {"agent": client_agent(), "key": api_key(required=False), "address": direct_address()}
+            )
 
     add_limited_routes(area)
     return area
 
 
 def add_limited_routes(area: Area) -> None:
-    def ok(self: Resource, **_parts: str) -> Response:
-        return answer({})
-
     def add(path: str, *decorators: Callable[[Any], Any]) -> None:
         def view(self: Resource, **_parts: str) -> Response:
             return answer({})
@@ -142,23 +145,30 @@ def add_limited_routes(area: Area) -> None:
     add("/limit_path/<id>", limited("2/hour", relaxed="4/hour", key="path"))
     add("/limit_key/<id>", limited("2/hour", relaxed="3/hour", key="key"))
     add("/limit_worker", limited("1/hour", key="worker"))
+    add_by_method(area)
     add("/limit_both", limited("5/hour;3/day"), limited("2/minute", key="key"))
 
 
+def add_by_method(area: Area) -> None:
+    @area.route("/limit_writes")
+    class LimitWrites(Resource):
+        def get(self) -> Response:
+            return answer({})
+
+        @limited("2/minute")
+        def post(self) -> Response:
+            return answer({})
+
+
 @pytest.fixture
-def platform(redis_url: str, tmp_path: Path) -> Iterator[Platform]:
+def platform(services: ServiceUrls, redis_url: str, tmp_path: Path) -> Iterator[Platform]:
     settings = make_settings(
         tmp_path, trusted_proxies=frozenset({PROXY}), service_addresses=frozenset({SERVICE}), max_body_mib=1
     )
     cache = redis.Redis.from_url(redis_url)
-    yield make_platform(settings, cache)
-    cache.close()
-
-
-def make_platform(settings: Any, cache: "redis.Redis") -> Platform:
     secret = b"a secret for tests"
-    engine = make_engine("postgresql://127.0.0.1:1/unused", pool_size=1)
-    return Platform(
+    engine = make_engine(services.database_url, pool_size=1)
+    yield Platform(
         settings=settings,
         engine=engine,
         cache=cache,
@@ -166,6 +176,8 @@ def make_platform(settings: Any, cache: "redis.Redis") -> Platform:
         store=make_store(settings, secret),
         secret=secret,
     )
+    engine.dispose()
+    cache.close()
 
 
 def make_app(platform: Platform) -> Flask:
