@@ -8,6 +8,7 @@ from horde.cli.db import db
 from horde.cli.generate import generate
 from horde.cli.ledger import ledger
 from horde.cli.models import models
+from horde.cli.queue import queue
 from horde.cli.serve import serve
 from horde.cli.worker import worker
 
@@ -18,5 +19,5 @@ def main() -> None:
     """Run and tend an AI Horde server, or use one."""
 
 
-for command in (serve, db, admin, ledger, models, worker, generate):
+for command in (serve, db, admin, ledger, models, queue, worker, generate):
     main.add_command(command)

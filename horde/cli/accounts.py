@@ -6,10 +6,9 @@ from pathlib import Path
 
 import click
 
-from horde.app import open_platform
+from horde.cli.services import command_platform
 from horde.platform.errors import HordeError
 from horde.platform.runtime import Platform
-from horde.settings import load_settings
 from horde.users import service as users
 from horde.users.rules import Role
 
@@ -59,7 +58,7 @@ def create_user(name: str, kudos: Decimal, **roles: bool) -> None:
     if not 1 <= len(name) <= 30 or "\0" in name:
         raise click.BadParameter("A name has 1 to 30 characters.")
     held = [GRANTABLE[role] for role, given in roles.items() if given]
-    with open_platform(load_settings()) as platform:
+    with command_platform() as platform:
         user, api_key = users.create_user(platform, name, roles=held, amount=kudos)
     click.echo(f"{user.alias}\nAPI key: {api_key}")
 
@@ -70,7 +69,7 @@ def create_user(name: str, kudos: Decimal, **roles: bool) -> None:
 @click.option("--off", is_flag=True, help="Take the role away instead.")
 def set_role(user_id: int, role: str, off: bool) -> None:
     """Give the account USER_ID a role, or take it away."""
-    with open_platform(load_settings()) as platform:
+    with command_platform() as platform:
         try:
             user = users.set_role(platform, user_id, GRANTABLE[role], not off)
         except HordeError as error:

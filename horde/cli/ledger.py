@@ -4,9 +4,8 @@ import sys
 
 import click
 
-from horde.app import open_platform
+from horde.cli.services import command_platform
 from horde.kudos import service
-from horde.settings import load_settings
 
 
 @click.group()
@@ -20,7 +19,7 @@ def check() -> None:
 
     Prints what it counted, and exits with 1 after listing whatever is wrong.
     """
-    with open_platform(load_settings()) as platform:
+    with command_platform() as platform:
         counts, broken = service.check_books(platform)
     for name, count in counts.items():
         click.echo(f"{count:>12,} {name}")

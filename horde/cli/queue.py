@@ -1,16 +1,12 @@
 """`horde queue`: what waits."""
 
 import time
-from dataclasses import asdict
 
 import click
 
-from horde.app import open_platform
+from horde.cli.services import command_platform
 from horde.image import seeding
 from horde.image.seeding import Mix
-from horde.platform.embedded import running_services
-from horde.platform.processes import ServiceError
-from horde.settings import load_settings
 
 
 @click.group()
@@ -45,14 +41,9 @@ def seed(kind: str, depth: int, mix: str, lanes: int) -> None:
     every usual model, pictures of 512x512 pixels and no LoRAs. Works on the database that the settings
     name, or on the embedded one of a running `horde serve`.
     """
-    settings = load_settings()
     started = time.monotonic()
-    try:
-        urls = running_services(settings)
-        with open_platform(settings.model_copy(update=asdict(urls))) as platform:
-            user = seeding.open_account(platform, depth)
-            seeding.seed(platform, user, Mix(mix), depth, lanes=lanes)
-    except (ServiceError, ValueError) as failure:
-        raise click.ClickException(str(failure)) from failure
+    with command_platform() as platform:
+        user = seeding.open_account(platform, depth)
+        seeding.seed(platform, user, Mix(mix), depth, lanes=lanes)
     seconds = time.monotonic() - started
     click.echo(f"{depth:,} {kind} requests of {user.alias} queued in {seconds:.0f} seconds.")

@@ -70,9 +70,7 @@ def seed(
     models = MADE_UP_MODELS if mix is Mix.OTHER_MODELS else usual_models(platform)
     numbers = range(first, first + requests)
     for start in range(0, requests, BATCH):
-        batch = [
-            _request(mix, models, number % lanes, number) for number in numbers[start : start + BATCH]
-        ]
+        batch = [_request(mix, models, number % lanes, number) for number in numbers[start : start + BATCH]]
         _enqueue(platform, user, batch)
 
 

@@ -73,6 +73,20 @@ def embedded_services(settings: Settings, *, durable: bool = True) -> Iterator[S
         yield start_services(supervisor, settings, durable=durable)
 
 
+@contextmanager
+def reachable_services(settings: Settings) -> Iterator[ServiceUrls]:
+    """Database and cache for a command: as `settings` name them, those of the server that runs on
+    `var_dir`, or else embedded ones for as long as the block runs.
+
+    Raises `ServiceError` when they do not start.
+    """
+    if (settings.database_url and settings.redis_url) or supervised(settings.var_dir):
+        yield running_services(settings)
+    else:
+        with embedded_services(settings) as urls:
+            yield urls
+
+
 def start_services(supervisor: Supervisor, settings: Settings, *, durable: bool = True) -> ServiceUrls:
     """Start whichever of database and cache `settings` names no URL for; both answer on return.
 

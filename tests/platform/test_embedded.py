@@ -18,7 +18,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
 from horde.platform.database import make_engine
-from horde.platform.embedded import ServiceUrls, embedded_services, running_services
+from horde.platform.embedded import ServiceUrls, embedded_services, reachable_services, running_services
 from horde.platform.processes import ServiceError
 from horde.settings import Settings
 from tests.conftest import make_settings
@@ -172,8 +172,13 @@ def test_only_what_the_settings_lack_is_started(folder: Path) -> None:
 def test_other_processes_find_the_running_services(folder: Path) -> None:
     with embedded_services(embedded(folder), durable=False) as urls:
         assert running_services(embedded(folder)) == urls
+        with reachable_services(embedded(folder)) as reached:
+            assert reached == urls
+        remember(urls, "kept")
     with pytest.raises(ServiceError, match="No server runs"):
         running_services(embedded(folder))
+    with reachable_services(embedded(folder)) as urls:
+        assert recall(urls) == ("kept", "kept")
 
 
 def test_a_server_that_cannot_start_says_why(folder: Path) -> None:

@@ -1,0 +1,1 @@
+"""What the server costs, measured on the real thing: `python -m benchmarks`."""
