@@ -11,9 +11,10 @@ from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+import pytest
 from flask.testing import FlaskClient
 from PIL import Image
-from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy import Connection, Engine, delete, event, insert, select, text
 from sqlalchemy.engine import make_url
 from werkzeug.test import TestResponse
 
@@ -80,7 +81,10 @@ def account(
 
 def forget(platform: Platform) -> None:
     """Drop what this process keeps for some seconds, as if they had passed."""
+    files = ("image_models", "worker_software")
+    kept = {name: entry for name, entry in platform.local._entries.items() if name in files}
     platform.local._entries.clear()
+    platform.local._entries.update(kept)
 
 
 def scalar(platform: Platform, query: str, **values: Any) -> Any:
@@ -286,23 +290,6 @@ class Horde:
             return ledger.effective_balance(db, purse)
 
 
-@contextmanager
-def own_horde(services: ServiceUrls, admin: Engine, template: str, var_dir: Path) -> Iterator[Horde]:
-    """A horde on a database of its own, for tests that leave nothing behind and may share it."""
-    name = f"horde_{uuid4().hex}"
-    with admin.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template}"))
-    url = make_url(services.database_url).set(database=name).render_as_string(hide_password=False)
-    app = create_app(make_settings(var_dir, database_url=url, redis_url=services.redis_url))
-    platform = app.extensions["horde"]
-    try:
-        yield Horde(app.test_client(), platform)
-    finally:
-        platform.engine.dispose()
-        with admin.connect() as connection:
-            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-
-
 def assert_refused(response: TestResponse, status: int, rc: str, *words: str) -> None:
     """An answer that refuses: this status and code, and a text that holds `words` in any case."""
     content = response.json
@@ -311,3 +298,45 @@ def assert_refused(response: TestResponse, status: int, rc: str, *words: str) ->
     assert "errors" not in content
     for word in words:
         assert word.lower() in content["message"].lower()
+
+
+@pytest.fixture(scope="module")
+def shared_horde(
+    services: ServiceUrls,
+    database_admin: Engine,
+    database_template: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Horde]:
+    """A horde on a database of the test module's own. Making one takes longer than most tests do."""
+    name = f"horde_{uuid4().hex}"
+    with database_admin.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {database_template}"))
+    url = make_url(services.database_url).set(database=name).render_as_string(hide_password=False)
+    folder = tmp_path_factory.mktemp("var")
+    app = create_app(make_settings(folder, database_url=url, redis_url=services.redis_url))
+    platform = app.extensions["horde"]
+    yield Horde(app.test_client(), platform)
+    platform.engine.dispose()
+    with database_admin.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture
+def horde(shared_horde: Horde) -> Iterator[Horde]:
+    """A horde that holds nothing but what migrations put there. `shared_horde` stands beside it:
+
+    `shared_horde, horde = support.shared_horde, support.horde` in a test module brings in both.
+    """
+    shared_horde.platform.cache.flushall()
+    forget(shared_horde.platform)
+    with shared_horde.platform.read() as db:
+        seeds = {table: db.execute(select(table)).mappings().all() for table in Base.metadata.sorted_tables}
+    yield shared_horde
+    with shared_horde.platform.engine.begin() as db:
+        for table in reversed(Base.metadata.sorted_tables):
+            db.execute(delete(table))
+        for table, rows in seeds.items():
+            if rows:
+                db.execute(insert(table), [dict(row) for row in rows])
+    for path in files(shared_horde.platform):
+        path.unlink()

@@ -6,11 +6,10 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from flask.testing import FlaskClient
 
 from horde.generation import sweep
-from horde.platform.runtime import Platform
 from horde.users.rules import ANONYMOUS_KEY, Role
+from tests import support
 from tests.support import (
     PICTURE,
     WEBP,
@@ -26,9 +25,7 @@ from tests.support import (
 )
 
 
-@pytest.fixture
-def horde(client: FlaskClient, platform: Platform) -> Horde:
-    return Horde(client, platform)
+shared_horde, horde = support.shared_horde, support.horde
 
 
 @pytest.fixture
