@@ -15,11 +15,14 @@ LEVELS = {
 
 
 def configure(settings: Settings) -> None:
-    """Set level and form of all logs of this process. API keys and prompts are never among their fields."""
+    """Set level and form of all logs of this process. API keys and prompts are never among their fields.
+
+    Tracebacks are plain: those that show local variables would show secrets.
+    """
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if settings.log_json
-        else structlog.dev.ConsoleRenderer(colors=False)
+        else structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
     )
     structlog.configure(
         processors=[
