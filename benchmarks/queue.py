@@ -1,7 +1,7 @@
 """`python -m benchmarks queue`: what a pop costs, by how much waits."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import click
@@ -68,14 +68,22 @@ class Depths(click.ParamType[list[int]]):
     help="How many requests wait.",
 )
 @click.option("--pops", type=click.IntRange(min=1), default=200, show_default=True, help="Of each sort.")
-def queue(depths: list[int], pops: int) -> None:
+@click.option(
+    "--mix",
+    "mixes",
+    type=click.Choice(Mix),
+    multiple=True,
+    default=list(Mix),
+    help="What waits; all of these, one after the other, by default.",
+)
+def queue(depths: list[int], pops: int, mixes: Sequence[Mix]) -> None:
     """Time pops by how many requests wait, without HTTP.
 
     Of waiting requests that the worker can serve, either all are, or just one among those that it cannot
     serve: because nobody offers their models, or because of their size or a LoRA. "find" is the search
     alone, in a transaction that is rolled back; "pop" is all that the endpoint does, to the commit.
     """
-    for mix in Mix:
+    for mix in mixes:
         with fresh_horde() as (_, settings), open_platform(settings) as platform:
             bench = _Bench(platform, mix)
             timings = []

@@ -69,12 +69,14 @@ def make_platform(settings: Settings) -> Platform:
             "DATABASE_URL and REDIS_URL must be set; `horde serve` starts embedded services instead."
         )
     secret = _secret(settings)
+    pool_size = settings.database_pool_size or settings.web_threads + 2
     cache = redis.Redis.from_url(
         settings.redis_url, socket_timeout=2, socket_connect_timeout=1, retry=Retry(NoBackoff(), 1)
     )
     return Platform(
         settings=settings,
-        engine=make_engine(settings.database_url, settings.database_pool_size or settings.web_threads + 4),
+        engine=make_engine(settings.database_url, pool_size),
+        reader=make_engine(settings.database_url, pool_size, autocommit=True),
         cache=cache,
         local=LocalCache(cache),
         store=make_store(settings, secret),
@@ -89,8 +91,7 @@ def open_platform(settings: Settings) -> Iterator[Platform]:
     try:
         yield platform
     finally:
-        platform.engine.dispose()
-        platform.cache.close()
+        platform.close()
 
 
 def _secret(settings: Settings) -> bytes:

@@ -5,6 +5,7 @@ Values come from, in this order: environment variables, a `.env` file in the wor
 """
 
 from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -64,6 +65,12 @@ class Settings(BaseSettings):
     max_body_mib: int = Field(ge=1)
     admins: Annotated[tuple[str, ...], NoDecode] = ()
 
+    outbound_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = ()
+    """Networks that addresses named by users may lead to although they are not public (comma-separated)."""
+    outbound_ca_file: Path | None = None
+    """PEM file of certificate authorities that are trusted, besides the public ones, when calling such
+    addresses."""
+
     request_ttl_seconds: int
     slow_request_ttl_seconds: int
     """How long a request outlives its last activity when an extra slow worker took part of it."""
@@ -76,19 +83,30 @@ class Settings(BaseSettings):
     max_workers_per_address: int
 
     model_reference_image: str
-    """File that lists the known image models."""
+    """File name or https URL of the list of known image models,"""
+    model_reference_text: str
+    """and of that of text models."""
+    model_reference_seconds: int = Field(ge=60)
+    """How long a reference from a URL is used before it is fetched again; files are read every minute."""
     worker_software: str
     """File that lists what each version of the known worker programs can do."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_json: bool = False
 
-    @field_validator("trusted_proxies", "service_addresses", "admins", mode="before")
+    @field_validator("trusted_proxies", "service_addresses", "admins", "outbound_networks", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         """Lists come from the environment as text with commas."""
         if isinstance(value, str):
             return [part.strip() for part in value.split(",") if part.strip()]
+        return value
+
+    @field_validator("model_reference_image", "model_reference_text")
+    @classmethod
+    def _file_or_https(cls, value: str) -> str:
+        if "://" in value and not value.startswith("https://"):
+            raise ValueError("a model reference is a file name or a URL that begins with https://")
         return value
 
     @classmethod

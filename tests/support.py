@@ -2,19 +2,22 @@
 
 import base64
 import io
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
 from flask.testing import FlaskClient
 from PIL import Image
-from sqlalchemy import Connection, Engine, delete, event, insert, select, text
+from sqlalchemy import Connection, Engine, Table, delete, event, insert, select, text
 from sqlalchemy.engine import make_url
 from werkzeug.test import TestResponse
 
@@ -26,6 +29,8 @@ from horde.tables import Base
 from horde.users import service as users
 from horde.users.rules import ANONYMOUS_KEY, Role
 from tests.conftest import make_settings
+
+T = TypeVar("T")
 
 MODEL = "stable_diffusion"
 SDXL, CASCADE, FLUX = "SDXL 1.0", "Stable Cascade 1.0", "Flux.1-Schnell fp8 (Compact)"
@@ -103,9 +108,7 @@ def change(platform: Platform, statement: str, **values: Any) -> None:
 def count_rows(platform: Platform) -> dict[str, int]:
     """The number of rows of every table."""
     with platform.read() as db:
-        return {
-            table: db.execute(text(f"SELECT count(*) FROM {table}")).scalar_one() for table in TABLES
-        }
+        return {table: db.execute(text(f"SELECT count(*) FROM {table}")).scalar_one() for table in TABLES}
 
 
 def files(platform: Platform) -> set[Path]:
@@ -126,6 +129,29 @@ def contents(platform: Platform) -> dict[str, Any]:
     return {**tables, "files": {path: path.read_bytes() for path in files(platform)}}
 
 
+Rows = dict[Table, list[dict[str, Any]]]
+
+
+def save_rows(platform: Platform) -> Rows:
+    """The rows of all tables, for `restore_rows`."""
+    with platform.read() as db:
+        return {
+            table: [dict(row) for row in db.execute(select(table)).mappings()]
+            for table in Base.metadata.sorted_tables
+        }
+
+
+def restore_rows(platform: Platform, rows: Rows) -> None:
+    """Bring all tables back to what they held."""
+    with platform.engine.begin() as db:
+        for table in reversed(Base.metadata.sorted_tables):
+            db.execute(delete(table))
+        for table, saved in rows.items():
+            if saved:
+                db.execute(insert(table), saved)
+    forget(platform)
+
+
 @contextmanager
 def unchanged(platform: Platform) -> Iterator[None]:
     """What runs inside leaves no trace in any table or in the object store."""
@@ -134,19 +160,44 @@ def unchanged(platform: Platform) -> Iterator[None]:
     assert contents(platform) == before
 
 
+def in_threads(count: int, work: Callable[[int], T]) -> list[T]:
+    """What `work` returns for each number below `count`, all started at the same moment."""
+    barrier = threading.Barrier(count)
+
+    def run(number: int) -> T:
+        barrier.wait()
+        return work(number)
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(run, range(count)))
+
+
+_BLOCKED = """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND cardinality(pg_blocking_pids(pid)) > 0
+"""
+
+
+def wait_for_a_blocked_statement(platform: Platform, seconds: float = 10) -> None:
+    """Return as soon as some statement waits for a lock that another transaction holds."""
+    end = time.monotonic() + seconds
+    while not scalar(platform, _BLOCKED):
+        assert time.monotonic() < end, "no statement waits for a lock"
+
+
 @contextmanager
-def counted_statements(platform: Platform) -> Iterator[list[str]]:
-    """The SQL statements that are sent to the database inside."""
+def counted_statements() -> Iterator[list[str]]:
+    """The SQL statements that this process sends to any database inside."""
     statements: list[str] = []
 
     def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
         statements.append(statement)
 
-    event.listen(platform.engine, "before_cursor_execute", note)
+    event.listen(Engine, "before_cursor_execute", note)
     try:
         yield statements
     finally:
-        event.remove(platform.engine, "before_cursor_execute", note)
+        event.remove(Engine, "before_cursor_execute", note)
 
 
 def assert_books_balance(platform: Platform) -> None:
@@ -290,6 +341,16 @@ class Horde:
             return ledger.effective_balance(db, purse)
 
 
+@contextmanager
+def another_process(horde: Horde, **values: Any) -> Iterator[Horde]:
+    """The same horde served by another process, which has other settings."""
+    app = create_app(horde.platform.settings.model_copy(update=values))
+    try:
+        yield Horde(app.test_client(), app.extensions["horde"])
+    finally:
+        app.extensions["horde"].close()
+
+
 def assert_refused(response: TestResponse, status: int, rc: str, *words: str) -> None:
     """An answer that refuses: this status and code, and a text that holds `words` in any case."""
     content = response.json
@@ -316,7 +377,7 @@ def shared_horde(
     app = create_app(make_settings(folder, database_url=url, redis_url=services.redis_url))
     platform = app.extensions["horde"]
     yield Horde(app.test_client(), platform)
-    platform.engine.dispose()
+    platform.close()
     with database_admin.connect() as connection:
         connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
 
@@ -329,14 +390,8 @@ def horde(shared_horde: Horde) -> Iterator[Horde]:
     """
     shared_horde.platform.cache.flushall()
     forget(shared_horde.platform)
-    with shared_horde.platform.read() as db:
-        seeds = {table: db.execute(select(table)).mappings().all() for table in Base.metadata.sorted_tables}
+    rows = save_rows(shared_horde.platform)
     yield shared_horde
-    with shared_horde.platform.engine.begin() as db:
-        for table in reversed(Base.metadata.sorted_tables):
-            db.execute(delete(table))
-        for table, rows in seeds.items():
-            if rows:
-                db.execute(insert(table), [dict(row) for row in rows])
+    restore_rows(shared_horde.platform, rows)
     for path in files(shared_horde.platform):
         path.unlink()

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine, text
+from sqlalchemy import CheckConstraint, Engine, inspect, text
 from sqlalchemy.engine import make_url
 
 from horde.platform import migrate
@@ -31,6 +31,19 @@ def test_migrations_make_the_declared_tables(database_url: str) -> None:
             connection, opts={"compare_type": True, "compare_server_default": True}
         )
         assert compare_metadata(context, Base.metadata) == []
+        # What Alembic does not compare:
+        made = {
+            constraint["name"]
+            for table in Base.metadata.tables
+            for constraint in inspect(connection).get_check_constraints(table)
+        }
+    declared = {
+        constraint.name
+        for table in Base.metadata.tables.values()
+        for constraint in table.constraints
+        if isinstance(constraint, CheckConstraint)
+    }
+    assert made == declared
     engine.dispose()
 
 

@@ -44,6 +44,9 @@ def seed(kind: str, depth: int, mix: str, lanes: int) -> None:
     started = time.monotonic()
     with command_platform() as platform:
         user = seeding.open_account(platform, depth)
-        seeding.seed(platform, user, Mix(mix), depth, lanes=lanes)
+        try:
+            seeding.seed(platform, user, Mix(mix), depth, lanes=lanes)
+        except ValueError as error:
+            raise click.ClickException(str(error)) from error
     seconds = time.monotonic() - started
     click.echo(f"{depth:,} {kind} requests of {user.alias} queued in {seconds:.0f} seconds.")

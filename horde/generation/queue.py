@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, bindparam, insert, text
+import orjson
+from sqlalchemy import Connection, Row, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from horde.generation.rules import (
@@ -22,7 +23,6 @@ from horde.generation.rules import (
     bits,
     size_class,
 )
-from horde.generation.tables import Request
 
 NARROW, WIDE = (512, 32, 64), (8192, 512, 2000)
 """Bounds of one search: heads read over all lanes, heads read per lane, candidates looked at."""
@@ -30,37 +30,43 @@ NARROW, WIDE = (512, 32, 64), (8192, 512, 2000)
 _ENQUEUE = text("""
     WITH lane AS (
         SELECT * FROM unnest(
-            CAST(:ids AS bigint[]), CAST(:models AS text[]), CAST(:targets AS uuid[]),
+            CAST(:lanes AS bigint[]), CAST(:lane_models AS text[]), CAST(:targets AS uuid[]),
             CAST(:needs AS text[]), CAST(:classes AS int[])
         ) AS lane (id, model, target, needs, size_class)
     ), opened AS (
         INSERT INTO lanes (id, kind, model, target, needs, size_class)
         SELECT id, :kind, model, target, CAST(needs AS bit(128)), size_class FROM lane
         ON CONFLICT (id) DO NOTHING
+    ), request AS (
+        INSERT INTO requests (id, kind, user_id, account_id, expires, jobs, n, rank, models, lanes, workers,
+            worker_blacklist, prompt, payload, options, things, size, ttl, price, tax, r2, client_agent,
+            ipaddr)
+        VALUES (:id, :kind, :user_id, :account_id, now() + make_interval(secs => :lifetime), :jobs, :jobs,
+            :rank, CAST(:models AS text[]), CAST(:lanes AS bigint[]), CAST(:workers AS uuid[]),
+            :worker_blacklist, :prompt, CAST(:payload AS jsonb), CAST(:options AS jsonb), :things, :size,
+            :ttl, :price, :tax, :r2, :client_agent, :ipaddr)
     )
-    INSERT INTO queue (lane_id, rank, request_id, size) SELECT id, :rank, :request_id, :size FROM lane
+    INSERT INTO queue (lane_id, rank, request_id, size) SELECT id, :rank, :id, :size FROM lane
 """)
 
 
 def enqueue(db: Connection, request: Mapping[str, Any], lanes: Sequence[LaneKey]) -> None:
-    """Add a request and let it stand in its lanes, which are opened where nobody stood before.
+    """Add a request for `jobs` results and let it stand in its lanes, opening those where nobody stood.
 
-    `request` holds the columns of `tables.Request`.
+    `request` holds the columns of `tables.Request` that do not follow from others, and `lifetime`, the
+    seconds that it is kept without activity.
     """
-    ids = [lane.id for lane in lanes]
-    db.execute(insert(Request).values(**request, lanes=ids))
     db.execute(
         _ENQUEUE,
         {
-            "ids": ids,
-            "models": [lane.model for lane in lanes],
+            **request,
+            "payload": orjson.dumps(request["payload"]).decode(),
+            "options": orjson.dumps(request["options"]).decode(),
+            "lanes": [lane.id for lane in lanes],
+            "lane_models": [lane.model for lane in lanes],
             "targets": [lane.target for lane in lanes],
             "needs": [bits(lane.needs) for lane in lanes],
             "classes": [lane.size_class for lane in lanes],
-            "kind": request["kind"],
-            "rank": request["rank"],
-            "request_id": request["id"],
-            "size": request["size"],
         },
     )
 

@@ -171,3 +171,22 @@ class GenerationRecord(Base):
     client_agent: Mapped[str] = mapped_column(Text)
     bridge_agent: Mapped[str] = mapped_column(Text)
     folded: Mapped[bool] = mapped_column(server_default=text("false"))
+
+
+class Outbox(Base):
+    """A message for a requester's own server that has not been delivered yet."""
+
+    __tablename__ = "outbox"
+    __table_args__ = (Index("ix_outbox_host_due", "host", "due"), BUSY)
+
+    id: Mapped[uuid.UUID] = mapped_column(UUID(as_uuid=True), primary_key=True)
+    host: Mapped[str] = mapped_column(Text)
+    """Whose turn it is; all hosts have equal ones."""
+    url: Mapped[str] = mapped_column(Text)
+    body: Mapped[str] = mapped_column(Text)
+    """JSON, as it will be sent."""
+    attempts: Mapped[int] = mapped_column(SmallInteger, server_default=text("0"))
+    """Calls begun so far."""
+    due: Mapped[datetime] = mapped_column(TIMESTAMP(timezone=True), server_default=func.now())
+    """When to call; while a call is under way, when to take it for lost."""
+    created: Mapped[datetime] = mapped_column(TIMESTAMP(timezone=True), server_default=func.now())

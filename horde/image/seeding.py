@@ -12,7 +12,7 @@ from typing import Any, get_args
 from horde.generation import queue
 from horde.image import rules
 from horde.image.schemas import GenerationInputStable, Sampler
-from horde.image.service import Sender, _Draft
+from horde.image.service import Draft, Sender
 from horde.kudos import service as ledger
 from horde.kudos.rules import Entry, balanced
 from horde.model_reference.service import image_models
@@ -27,6 +27,9 @@ MADE_UP_MODELS = [f"seeded model {number}" for number in range(500)]
 SAMPLING = [(sampler, karras) for sampler in get_args(Sampler) for karras in (True, False)]
 SMALL_SIDES = range(64, 513, 64)
 LARGE_SIDES = range(576, 1537, 64)
+EASY = [(side, False) for side in SMALL_SIDES]
+HARD = [(side, lora) for side in (*SMALL_SIDES, *LARGE_SIDES) for lora in (True, False) if lora or side > 512]
+"""Sides of pictures and whether they use a LoRA, such that a plain worker makes them all, and none."""
 
 
 class Mix(StrEnum):
@@ -41,7 +44,7 @@ class Mix(StrEnum):
     OTHER_MODELS = "other models"
     """They name models that nobody offers."""
     OTHER_SKILLS = "other skills"
-    """They name its models, but half of them are too large for it and the others need LoRAs."""
+    """They name its models, but all are too large for it, need a LoRA, or both."""
 
 
 def usual_models(platform: Platform) -> list[str]:
@@ -68,6 +71,7 @@ def seed(
     when the mix does not have so many lanes.
     """
     models = MADE_UP_MODELS if mix is Mix.OTHER_MODELS else usual_models(platform)
+    _request(mix, models, lanes - 1, first)  # there must be so many lanes, or nothing is queued
     numbers = range(first, first + requests)
     for start in range(0, requests, BATCH):
         batch = [_request(mix, models, number % lanes, number) for number in numbers[start : start + BATCH]]
@@ -77,19 +81,23 @@ def seed(
 def _request(mix: Mix, models: Sequence[str], lane: int, number: int) -> GenerationInputStable:
     """Request `number`, such that each value of `lane` gives a lane of its own."""
     rest, model = divmod(lane, len(models))
+    demands = HARD if mix is Mix.OTHER_SKILLS else EASY
+    rest, demand = divmod(rest, len(demands))
     rest, sampling = divmod(rest, len(SAMPLING))
-    rest, tiling = divmod(rest, 2)
-    params: dict[str, Any] = {"steps": 20, "tiling": bool(tiling)}
-    params["sampler_name"], params["karras"] = SAMPLING[sampling]
-    sides: Sequence[int] = SMALL_SIDES
-    if mix is Mix.OTHER_SKILLS:
-        rest, small = divmod(rest, 2)
-        sides = SMALL_SIDES if small else LARGE_SIDES
-        if small:
-            params["loras"] = [{"name": "247778"}]
-    if rest >= len(sides):
-        raise ValueError(f"The mix '{mix}' has fewer than {lane + 1:,} lanes. Ask for fewer.")
-    params["width"] = params["height"] = sides[rest]
+    if rest > 1:
+        raise ValueError(f"There are fewer than {lane + 1:,} lanes of this sort. Ask for fewer.")
+    side, lora = demands[demand]
+    sampler, karras = SAMPLING[sampling]
+    params: dict[str, Any] = {
+        "width": side,
+        "height": side,
+        "steps": 20,
+        "sampler_name": sampler,
+        "karras": karras,
+        "tiling": bool(rest),
+    }
+    if lora:
+        params["loras"] = [{"name": "247778"}]
     return GenerationInputStable.model_validate(
         {"prompt": f"seeded request {number}", "params": params, "models": [models[model]]}
     )
@@ -100,7 +108,7 @@ def _enqueue(platform: Platform, user: UserFacts, requests: Sequence[GenerationI
     with platform.engine.begin() as db:
         for request in requests:
             rules.check_request(request, user, models)
-            new = _Draft(user, SENDER, request, platform)
+            new = Draft(user, SENDER, request, platform)
             row = new.row([], reserved=False)
             lanes = rules.lane_keys(
                 rules.image_facts(request, user), new.size, list(request.models), [], models

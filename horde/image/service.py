@@ -5,10 +5,12 @@ import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, Row, text
+from sqlalchemy.exc import IntegrityError
 
 from horde.generation import progress, queue, settlement, snapshot
 from horde.generation.rules import ANY_MODEL, ANY_WORKER, LaneKey, Progress, rank, seconds_ahead
@@ -67,7 +69,7 @@ def submit_request(platform: Platform, sender: Sender, request: GenerationInputS
     user, request = _admit(platform, sender, request)
     models = image_models(platform).models
     wanted = _wanted_workers(platform, request)
-    new = _Draft(user, sender, request, platform)
+    new = Draft(user, sender, request, platform)
     needed = upfront.reasons(rules.demand(request, models), _load(platform))
     lanes = rules.lane_keys(
         rules.image_facts(request, user),
@@ -78,11 +80,33 @@ def submit_request(platform: Platform, sender: Sender, request: GenerationInputS
     )
     row = new.row(wanted, reserved=bool(needed))
     cost = rules.quote(request, models)
+    try:
+        _queue_up(platform, user, request, row, lanes, cost, needed)
+    except IntegrityError:
+        # One of its lanes was closed at this very moment (`sweep.close_empty_lanes`); now it can be opened.
+        _queue_up(platform, user, request, row, lanes, cost, needed)
+    answer: dict[str, Any] = {"id": str(new.id), "kudos": float(round(cost))}
+    if not _verdict(platform, lanes, new.size, wanted if request.worker_blacklist else [], user.id).able:
+        answer["message"] = NO_WORKER
+        answer["warnings"] = [{"code": "NoAvailableWorker", "message": NO_WORKER}]
+    return answer
+
+
+def _queue_up(
+    platform: Platform,
+    user: UserFacts,
+    request: GenerationInputStable,
+    row: dict[str, Any],
+    lanes: Sequence[LaneKey],
+    cost: Decimal,
+    needed: Sequence[str],
+) -> None:
+    """Reserve, queue and charge in one transaction; `needed` tells why `cost` must be proven upfront."""
     with platform.engine.begin() as db:
         if not user.anonymous or needed:
             ledger.lock_payer(db, user.balance_account)
         _check_concurrency(db, user, request)
-        if needed and not ledger.reserve(db, user.balance_account, new.id, cost):
+        if needed and not ledger.reserve(db, user.balance_account, row["id"], cost):
             raise Forbidden(
                 f"This request needs {cost} kudos upfront because {'; and '.join(needed)}. "
                 "Make it smaller, or earn kudos by running a worker.",
@@ -90,12 +114,7 @@ def submit_request(platform: Platform, sender: Sender, request: GenerationInputS
             )
         queue.enqueue(db, row, lanes)
         tax = balanced([Entry(user.balance_account, -row["tax"], "accumulated")])
-        ledger.post(db, new.id, "activation", tax, request_id=new.id)
-    answer: dict[str, Any] = {"id": str(new.id), "kudos": float(round(cost))}
-    if not _verdict(platform, lanes, new.size, wanted if request.worker_blacklist else [], user.id).able:
-        answer["message"] = NO_WORKER
-        answer["warnings"] = [{"code": "NoAvailableWorker", "message": NO_WORKER}]
-    return answer
+        ledger.post(db, row["id"], "activation", tax, request_id=row["id"])
 
 
 def _admit(
@@ -150,7 +169,7 @@ def _check_concurrency(db: Connection, user: UserFacts, request: GenerationInput
         )
 
 
-class _Draft:
+class Draft:
     """A request on its way into the queue: what its row will hold."""
 
     def __init__(
@@ -161,6 +180,7 @@ class _Draft:
         self._user, self._sender, self._request, self._platform = user, sender, request, platform
 
     def row(self, wanted: Sequence[UUID], *, reserved: bool) -> dict[str, Any]:
+        """What `queue.enqueue` takes; `wanted` are the workers named, in their stored form."""
         request, params, user = self._request, self._request.params, self._user
         models = image_models(self._platform).models
         steps = accurate_steps(params.sampler_name, rules.steps_of(params))
@@ -170,9 +190,8 @@ class _Draft:
             "kind": KIND,
             "user_id": user.id,
             "account_id": user.balance_account,
-            "expires": text(f"now() + interval '{self._platform.settings.request_ttl_seconds:d} seconds'"),
+            "lifetime": self._platform.settings.request_ttl_seconds,
             "jobs": params.n,
-            "n": params.n,
             "rank": rank(rules.priority(user), now),
             "models": list(dict.fromkeys(request.models)),
             "workers": list(wanted),

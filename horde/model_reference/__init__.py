@@ -1,1 +1,1 @@
-"""Which image models exist, and what holds for each of them and for its architecture."""
+"""Which models exist, and what holds for each of them and for image models' architectures."""

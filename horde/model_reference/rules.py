@@ -1,10 +1,11 @@
-"""What follows from a model's baseline, the architecture that it was trained on."""
+"""What follows from the name of a model, and from the architecture that an image model was trained on."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from horde.model_reference.schemas import ImageModel
+from horde.model_reference.schemas import ImageModel, TextModel
 
 DEFAULT_BASELINE = "stable diffusion 1"
 NAME_TAGS = (
@@ -87,3 +88,47 @@ def family_of(baseline: str) -> Family:
     """What holds for models of `baseline`."""
     matches = (family for prefix, family in FAMILIES.items() if baseline.startswith(prefix))
     return next(matches, UNKNOWN_FAMILY)
+
+
+QUANTISATION = re.compile(
+    r"""
+    [-._,]
+    (?:
+        (?: (?:i1|imat|imatrix|ud) [-._] )?  [it]?q [1-9] (?: _ (?:\d|k|xxs|xs|s|m|l|xl|nl) )*
+      | gptq (?: [-_] (?:int)? [2-8] (?:bit)? )?
+      | awq (?: [-_] int4 )?
+      | (?: [1-8](?:\.\d+)?bpw [-_] (?: h[68] [-_] )? )?  exl[23]  (?: [-_] [1-8](?:\.\d+)?bpw )?
+      | fp8 (?: [-_] dynamic )?
+      | (?:mx|nv)fp4
+      | int[48]
+    )
+    $
+    """,
+    re.VERBOSE | re.IGNORECASE | re.ASCII,
+)
+"""The end of a text model's name that tells how its numbers are stored, with its separator."""
+
+
+def without_quantisation(name: str) -> str:
+    """`name` without the suffix that tells the quantisation, and with everything else.
+
+    `koboldcpp/Foo-8B-Instruct.i1-Q4_K_M` becomes `koboldcpp/Foo-8B-Instruct`.
+    """
+    return QUANTISATION.sub("", name)
+
+
+def find_text_model(name: str, models: Mapping[str, TextModel]) -> TextModel | None:
+    """The text model that a request or a worker means by `name`, or None if the reference lacks it.
+
+    An owner's suffix (`name::user#id`) never counts; a quantisation suffix does if the reference has it.
+    """
+    plain, *owners = name.split("::")
+    if len(owners) != 1:
+        plain = name
+    return models.get(plain) or models.get(without_quantisation(plain))
+
+
+def text_model_size(name: str, models: Mapping[str, TextModel]) -> float:
+    """Billions of parameters, by which prices and rewards are multiplied; 1 of an unknown model."""
+    model = find_text_model(name, models)
+    return model.parameters / 10**9 if model is not None else 1.0

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Self
+from typing import Annotated, Generic, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -12,13 +12,13 @@ Text = Annotated[str, Field(min_length=1, max_length=255)]
 Texts = Annotated[tuple[Text, ...], Field(strict=False)]
 
 
-class _Facts(BaseModel):
+class Facts(BaseModel):
     """Exact types, no changes afterwards; what we do not use is passed over."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
 
 
-class Requirements(_Facts):
+class Requirements(Facts):
     """Settings that a model needs to give good pictures; None (or nothing listed): it takes any."""
 
     min_steps: Steps | None = None
@@ -44,20 +44,20 @@ class Requirements(_Facts):
         return self
 
 
-class ModelFile(_Facts):
+class ModelFile(Facts):
     """One file that a worker needs on disk to run the model."""
 
     path: Text
     sha256sum: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")] | None = None
 
 
-class ModelConfig(_Facts):
+class ModelConfig(Facts):
     """What belongs to a model on a worker's disk."""
 
     files: Annotated[tuple[ModelFile, ...], Field(strict=False)] = ()
 
 
-class ImageModel(_Facts):
+class ImageModel(Facts):
     """The facts of one image model. A baseline that no rule knows is allowed: it is then treated plainly."""
 
     name: Text
@@ -73,9 +73,21 @@ class ImageModel(_Facts):
     size_on_disk_bytes: Annotated[int, Field(ge=0)] | None = None
 
 
+class TextModel(Facts):
+    """The facts of one text model."""
+
+    name: Text
+    parameters: Annotated[int, Field(ge=1, le=10**14)]
+    """How many it has; prices and rewards follow from it."""
+    nsfw: bool = False
+
+
+M = TypeVar("M", bound=Facts)
+
+
 @dataclass(frozen=True, slots=True)
-class ImageModels:
+class ModelReference(Generic[M]):
     """The models of a reference by name, and why entries were refused (name -> reason)."""
 
-    models: Mapping[str, ImageModel]
+    models: Mapping[str, M]
     refused: Mapping[str, str]

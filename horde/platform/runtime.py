@@ -18,6 +18,8 @@ class Platform:
 
     settings: Settings
     engine: Engine
+    """For transactions: `with platform.engine.begin() as db`."""
+    reader: Engine
     cache: "redis.Redis"
     local: LocalCache
     store: ObjectStore
@@ -26,7 +28,13 @@ class Platform:
 
     def read(self) -> Connection:
         """A connection for single reading statements, without the cost of a transaction around each."""
-        return self.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        return self.reader.connect()
+
+    def close(self) -> None:
+        """Give all connections back."""
+        self.engine.dispose()
+        self.reader.dispose()
+        self.cache.close()
 
 
 def current_platform() -> Platform:

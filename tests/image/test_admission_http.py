@@ -24,7 +24,6 @@ from tests.support import (
     unchanged,
 )
 
-
 shared_horde, horde = support.shared_horde, support.horde
 
 

@@ -9,7 +9,18 @@ import pytest
 from horde.settings import ROOT
 from horde.users.rules import Role
 from tests import support
-from tests.support import CASCADE, FLUX, MODEL, PICTURE, SDXL, Horde, assert_refused, count_rows, unchanged
+from tests.support import (
+    CASCADE,
+    FLUX,
+    MODEL,
+    PICTURE,
+    SDXL,
+    Horde,
+    another_process,
+    assert_refused,
+    count_rows,
+    unchanged,
+)
 
 shared_horde, horde = support.shared_horde, support.horde
 
@@ -223,18 +234,9 @@ def test_a_controlnet_is_no_model(horde: Horde, tmp_path: Path) -> None:
     reference["control_canny"] = reference[MODEL] | {"name": "control_canny", "type": "controlnet"}
     path = tmp_path / "image.json"
     path.write_bytes(orjson.dumps(reference))
-    platform = horde.platform
-    settings = platform.settings.model_copy(update={"model_reference_image": str(path)})
-    with unchanged(platform):
-        response = _with(horde, settings).ask(models=["control_canny"])
-        assert_refused(response, 400, "UnexpectedModelName", "control_type")
-
-
-def _with(horde: Horde, settings: Any) -> Horde:
-    from horde.app import create_app
-
-    app = create_app(settings)
-    return Horde(app.test_client(), app.extensions["horde"])
+    with unchanged(horde.platform), another_process(horde, model_reference_image=str(path)) as informed:
+        response = informed.ask(models=["control_canny"])
+    assert_refused(response, 400, "UnexpectedModelName", "control_type")
 
 
 @pytest.mark.parametrize(
