@@ -53,7 +53,7 @@ _CLAIM = text("""
         FROM hosts WHERE hosts.host IS NOT NULL
     ), head AS (
         SELECT first.id FROM hosts, LATERAL (
-            SELECT id, due FROM outbox WHERE outbox.host = hosts.host AND due <= now() ORDER BY due LIMIT 1
+            SELECT id, due FROM outbox WHERE outbox.host = hosts.host ORDER BY due LIMIT 1
         ) first
         WHERE hosts.host <> ALL (:busy)
         ORDER BY first.due LIMIT :limit
