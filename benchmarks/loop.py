@@ -174,7 +174,7 @@ def _usages(programs: dict[str, int]) -> dict[str, Usage]:
 def _statements(settings: Settings, requesters: Sequence[Requester], worker: Worker) -> dict[str, float]:
     """Mean SQL statements per call of each endpoint, counted in this process once caches are warm."""
     app = create_app(settings)
-    count = StatementCount(app.extensions["horde"].engine)
+    count = StatementCount(app.extensions["horde"])
     client, board = app.test_client(), Board()
     for warming in (True, False):
         calls: Counter[str] = Counter()
@@ -188,7 +188,7 @@ def _statements(settings: Settings, requesters: Sequence[Requester], worker: Wor
                 answer = _call(client, step)
                 calls[step.endpoint] += 1
                 statements[step.endpoint] += count.total - before
-    app.extensions["horde"].engine.dispose()
+    app.extensions["horde"].close()
     return {endpoint: statements[endpoint] / calls[endpoint] for endpoint in ENDPOINTS}
 
 

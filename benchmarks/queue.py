@@ -25,6 +25,7 @@ ADDRESS = "10.0.0.1"
 LANES = {Mix.MATCHING: 1_500, Mix.OTHER_MODELS: 35_000, Mix.OTHER_SKILLS: 35_000}
 """At most; 35,000 for 100,000 requests are as many per request as a busy horde has."""
 WARM_UP = 10
+PUBLISH_SECONDS = 5.0
 
 
 @dataclass(slots=True)
@@ -37,7 +38,7 @@ class Timings:
     pop_hit: list[float] = field(default_factory=list)
     pop_miss: list[float] = field(default_factory=list)
     hit_statements: float = 0.0
-    miss_statements: float = 0.0
+    miss_statements: int = 0
     counting: float = 0.0
     """Of the leader, which counts the queue about once a second."""
 
@@ -102,7 +103,8 @@ class _Bench:
         self._platform = platform
         self._mix = mix
         self._depth = 0
-        self._count = StatementCount(platform.engine)
+        self._published = 0.0
+        self._count = StatementCount(platform)
         _, self._api_key = users.create_user(platform, "owner", roles=[Role.TRUSTED])
         self._asker: UserFacts = seeding.open_account(platform, 1_000_000)
         self._input = PopInputStable(
@@ -140,12 +142,13 @@ class _Bench:
     def measure(self, pops: int) -> Timings:
         """Time `pops` searches and pops of each sort at the present depth."""
         timings = Timings(self._depth)
-        timings.counting = _timed(lambda: snapshot.publish(self._platform, "image"))
+        timings.counting = self._publish()
         if self._mix is not Mix.MATCHING or not self._depth:
             timings.find_miss = self._repeat(pops, self._find, found=False)
-            before = self._count.total
             timings.pop_miss = self._repeat(pops, self._pop, found=False)
-            timings.miss_statements = (self._count.total - before) / (pops + WARM_UP)
+            before = self._count.total
+            _insist(self._pop(), found=False)
+            timings.miss_statements = self._count.total - before
         self._add_one()
         timings.find_hit = self._repeat(pops, self._find, found=True)
         for number in range(-WARM_UP, pops):
@@ -159,14 +162,24 @@ class _Bench:
         return timings
 
     def _repeat(self, times: int, call: Callable[[], bool], *, found: bool) -> list[float]:
-        seconds = [_timed(lambda: _insist(call(), found=found)) for _ in range(times + WARM_UP)]
+        seconds = []
+        for _ in range(times + WARM_UP):
+            if time.monotonic() > self._published + PUBLISH_SECONDS:
+                self._publish()
+            seconds.append(_timed(lambda: _insist(call(), found=found)))
         return seconds[WARM_UP:]
+
+    def _publish(self) -> float:
+        """Count the queue, as the leader does all the time; the seconds it took."""
+        seconds = _timed(lambda: snapshot.publish(self._platform, "image"))
+        self._published = time.monotonic()
+        return seconds
 
     def _find(self) -> bool:
         with self._platform.engine.connect() as db:
-            request, _ = waiting.find(db, self._offer)
+            found = waiting.find(db, self._offer)
             db.rollback()
-        return request is not None
+        return found.request is not None
 
     def _pop(self) -> bool:
         return bool(jobs.pop(self._platform, self._api_key, ADDRESS, self._input)["ids"])
@@ -203,7 +216,7 @@ def _row(timings: Timings, empty: float) -> list[str]:
         f"{percentile(timings.pop_hit, 50) / empty:.2f}",
         f"{timings.hit_statements:.1f}",
         *(milliseconds(timings.find_miss), milliseconds(timings.pop_miss)),
-        f"{timings.miss_statements:.1f}",
+        str(timings.miss_statements or "-"),
         f"{1000 * timings.counting:.0f}",
     ]
 

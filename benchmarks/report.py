@@ -4,15 +4,15 @@ from collections.abc import Sequence
 
 
 def percentile(values: Sequence[float], percent: int) -> float:
-    """The least of `values` that at least `percent` of them do not exceed; NaN of none."""
+    """The least of `values` that at least `percent` of them do not exceed."""
     ordered = sorted(values)
-    if not ordered:
-        return float("nan")
     return ordered[max(0, -(-len(ordered) * percent // 100) - 1)]
 
 
 def milliseconds(seconds: Sequence[float]) -> str:
-    """Median and 95th percentile of some durations."""
+    """Median and 95th percentile of some durations; a dash for none."""
+    if not seconds:
+        return "-"
     return f"{1000 * percentile(seconds, 50):.1f} / {1000 * percentile(seconds, 95):.1f}"
 
 

@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, event
+from sqlalchemy import event
 
 from horde.cli.serve import claim_port
 from horde.platform import migrate
 from horde.platform.embedded import start_services
 from horde.platform.processes import Supervisor
+from horde.platform.runtime import Platform
 from horde.settings import Settings
 
 HOST = "127.0.0.1"
@@ -52,11 +53,12 @@ def program_ids(supervisor: Supervisor) -> dict[str, int]:
 
 
 class StatementCount:
-    """How many SQL statements an engine has run; what begins and ends transactions is not among them."""
+    """How many SQL statements a platform has run; what begins and ends transactions is not among them."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, platform: Platform) -> None:
         self.total = 0
-        event.listen(engine, "before_cursor_execute", self._count)
+        for engine in (platform.engine, platform.reader):
+            event.listen(engine, "before_cursor_execute", self._count)
 
     def _count(self, *_: Any) -> None:
         self.total += 1

@@ -14,6 +14,7 @@ from redis.retry import Retry
 from horde.generation import snapshot, sweep
 from horde.image import routes as image_routes
 from horde.kudos import service as ledger
+from horde.model_reference import service as references
 from horde.platform import logs
 from horde.platform.database import make_engine
 from horde.platform.http import init_http
@@ -31,7 +32,7 @@ from horde.workers import service as workers
 
 AREAS = (image_routes.area, status_routes.area, user_routes.area, worker_routes.area)
 
-TASKS = [
+TASKS = (
     Task("image queue", 1, lambda platform: snapshot.publish(platform, "image")),
     Task("kudos ledger", 3, ledger.fold_all),
     Task("records", 5, sweep.fold_records),
@@ -44,7 +45,8 @@ TASKS = [
         "stored images", 300, lambda platform: platform.store.sweep(platform.settings.object_lifetime_seconds)
     ),
     Task("empty lanes", 600, sweep.close_empty_lanes),
-]
+    Task("model references", 60, references.refresh),
+)
 
 
 def create_app(settings: Settings | None = None) -> Flask:

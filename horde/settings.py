@@ -90,6 +90,8 @@ class Settings(BaseSettings):
     """How long a reference from a URL is used before it is fetched again; files are read every minute."""
     worker_software: str
     """File that lists what each version of the known worker programs can do."""
+    moderation_words: str
+    """File of words and symbols about youth that prompts are scanned for besides the moderators' filters."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_json: bool = False

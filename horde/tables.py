@@ -3,8 +3,9 @@
 from horde.generation import tables as generation
 from horde.kudos import tables as kudos
 from horde.model_reference import tables as model_reference
+from horde.moderation import tables as moderation
 from horde.platform.database import Base
 from horde.users import tables as users
 from horde.workers import tables as workers
 
-__all__ = ["Base", "generation", "kudos", "model_reference", "users", "workers"]
+__all__ = ["Base", "generation", "kudos", "model_reference", "moderation", "users", "workers"]

@@ -6,7 +6,8 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import pytest
 import redis
@@ -15,21 +16,18 @@ from flask.testing import FlaskClient
 from sqlalchemy import Engine, text
 from sqlalchemy.engine import make_url
 
+from horde.app import create_app
 from horde.platform import migrate
 from horde.platform.database import make_engine
 from horde.platform.embedded import ServiceUrls, embedded_services
 from horde.settings import Settings
+from tests.support import Horde, files, forget, make_settings, restore_rows, save_rows
 
 if TYPE_CHECKING:
     from horde.platform.runtime import Platform
 
 TEMPLATE = "horde_template"
 _numbers = itertools.count(1)
-
-
-def make_settings(var_dir: Path, **values: Any) -> Settings:
-    """The default settings with `values`, whatever `.env` says."""
-    return Settings(_env_file=None, var_dir=var_dir, **{"secret_key": "a secret for tests"} | values)
 
 
 def _in_database(url: str, name: str) -> str:
@@ -95,8 +93,6 @@ def settings(database_url: str, redis_url: str, tmp_path: Path) -> Settings:
 @pytest.fixture
 def app(settings: Settings) -> Iterator[Flask]:
     """The whole application."""
-    from horde.app import create_app
-
     app = create_app(settings)
     yield app
     app.extensions["horde"].engine.dispose()
@@ -113,3 +109,36 @@ def platform(app: Flask) -> "Platform":
     """What service functions take."""
     platform: Platform = app.extensions["horde"]
     return platform
+
+
+@pytest.fixture(scope="module")
+def shared_horde(
+    services: ServiceUrls,
+    database_admin: Engine,
+    database_template: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Horde]:
+    """A horde on a database of the test module's own. Making one takes longer than most tests do."""
+    name = f"horde_{uuid4().hex}"
+    with database_admin.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {database_template}"))
+    url = make_url(services.database_url).set(database=name).render_as_string(hide_password=False)
+    folder = tmp_path_factory.mktemp("var")
+    app = create_app(make_settings(folder, database_url=url, redis_url=services.redis_url))
+    platform = app.extensions["horde"]
+    yield Horde(app.test_client(), platform)
+    platform.close()
+    with database_admin.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture
+def horde(shared_horde: Horde) -> Iterator[Horde]:
+    """A horde that holds nothing but what migrations put there."""
+    shared_horde.platform.cache.flushall()
+    forget(shared_horde.platform)
+    rows = save_rows(shared_horde.platform)
+    yield shared_horde
+    restore_rows(shared_horde.platform, rows)
+    for path in files(shared_horde.platform):
+        path.unlink()

@@ -14,23 +14,26 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-import pytest
 from flask.testing import FlaskClient
 from PIL import Image
 from sqlalchemy import Connection, Engine, Table, delete, event, insert, select, text
-from sqlalchemy.engine import make_url
 from werkzeug.test import TestResponse
 
 from horde.app import create_app
 from horde.kudos import service as ledger
-from horde.platform.embedded import ServiceUrls
 from horde.platform.runtime import Platform
+from horde.settings import Settings
 from horde.tables import Base
 from horde.users import service as users
 from horde.users.rules import ANONYMOUS_KEY, Role
-from tests.conftest import make_settings
 
 T = TypeVar("T")
+
+
+def make_settings(var_dir: Path, **values: Any) -> Settings:
+    """The default settings with `values`, whatever `.env` says."""
+    return Settings(_env_file=None, var_dir=var_dir, **{"secret_key": "a secret for tests"} | values)
+
 
 MODEL = "stable_diffusion"
 SDXL, CASCADE, FLUX = "SDXL 1.0", "Stable Cascade 1.0", "Flux.1-Schnell fp8 (Compact)"
@@ -86,7 +89,7 @@ def account(
 
 def forget(platform: Platform) -> None:
     """Drop what this process keeps for some seconds, as if they had passed."""
-    files = ("image_models", "worker_software")
+    files = ("image_models", "text_models", "worker_software")
     kept = {name: entry for name, entry in platform.local._entries.items() if name in files}
     platform.local._entries.clear()
     platform.local._entries.update(kept)
@@ -359,39 +362,3 @@ def assert_refused(response: TestResponse, status: int, rc: str, *words: str) ->
     assert "errors" not in content
     for word in words:
         assert word.lower() in content["message"].lower()
-
-
-@pytest.fixture(scope="module")
-def shared_horde(
-    services: ServiceUrls,
-    database_admin: Engine,
-    database_template: str,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Horde]:
-    """A horde on a database of the test module's own. Making one takes longer than most tests do."""
-    name = f"horde_{uuid4().hex}"
-    with database_admin.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {database_template}"))
-    url = make_url(services.database_url).set(database=name).render_as_string(hide_password=False)
-    folder = tmp_path_factory.mktemp("var")
-    app = create_app(make_settings(folder, database_url=url, redis_url=services.redis_url))
-    platform = app.extensions["horde"]
-    yield Horde(app.test_client(), platform)
-    platform.close()
-    with database_admin.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-
-
-@pytest.fixture
-def horde(shared_horde: Horde) -> Iterator[Horde]:
-    """A horde that holds nothing but what migrations put there. `shared_horde` stands beside it:
-
-    `shared_horde, horde = support.shared_horde, support.horde` in a test module brings in both.
-    """
-    shared_horde.platform.cache.flushall()
-    forget(shared_horde.platform)
-    rows = save_rows(shared_horde.platform)
-    yield shared_horde
-    restore_rows(shared_horde.platform, rows)
-    for path in files(shared_horde.platform):
-        path.unlink()

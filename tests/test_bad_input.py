@@ -12,7 +12,6 @@ from PIL import Image
 from werkzeug.test import TestResponse
 
 from horde.users.rules import ANONYMOUS_KEY, Role
-from tests import support
 from tests.support import (
     AGENT,
     MODEL,
@@ -24,8 +23,6 @@ from tests.support import (
     assert_refused,
     unchanged,
 )
-
-shared_horde, horde = support.shared_horde, support.horde
 
 ASYNC, POP, SUBMIT = "/generate/async", "/generate/pop", "/generate/submit"
 CALLS = [ASYNC, POP, SUBMIT]

@@ -22,8 +22,6 @@ from tests.support import (
     scalar,
 )
 
-shared_horde, horde = support.shared_horde, support.horde
-
 ASYNC, POP_HIT, POP_MISS, SUBMIT, CHECK, STATUS = 6, 4, 2, 6, 1, 3
 
 

@@ -24,8 +24,22 @@ from horde.generation.rules import (
     size_class,
 )
 
-NARROW, WIDE = (512, 32, 64), (8192, 512, 2000)
-"""Bounds of one search: heads read over all lanes, heads read per lane, candidates looked at."""
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much of the queue one search looks at."""
+
+    heads: int
+    """Places read over all lanes together, at least 2 of each."""
+    per_lane: int
+    candidates: int
+    """Requests looked at closely."""
+
+
+NARROW, WIDE = Bounds(512, 32, 64), Bounds(8192, 512, 2000)
+TOP = (-(2**62), UUID(int=0))
+"""Rank and request id before everybody's."""
+
 
 _ENQUEUE = text("""
     WITH lane AS (
@@ -90,32 +104,35 @@ class Offer:
     """Lower-case words whose presence in the prompt it refuses."""
 
 
-_FIND = text("""
+_SEARCH = """
     WITH servable AS MATERIALIZED (
         SELECT id, model FROM lanes
         WHERE kind = :kind AND model = ANY(CAST(:models AS text[]))
             AND target = ANY(CAST(:targets AS uuid[]))
             AND (needs & CAST(:missing AS bit(128))) = CAST(:none AS bit(128))
             AND size_class <= :size_class
+    ), width AS (
+        SELECT least(:per_lane, greatest(2, :heads / greatest(1, count(*)))) AS rows FROM servable
     ), heads AS (
-        SELECT 1 AS pass, head.rank, head.request_id
+        SELECT 1 AS pass, servable.id AS lane, head.rank, head.request_id
         FROM servable CROSS JOIN LATERAL (
             SELECT rank, request_id FROM queue
             WHERE lane_id = servable.id AND size <= :size
-            ORDER BY rank, request_id
-            LIMIT (SELECT least(:per_lane, greatest(2, :heads / greatest(1, count(*)))) FROM servable)
+                AND (rank, request_id) > (:after_rank, CAST(:after_id AS uuid))
+            ORDER BY rank, request_id LIMIT (SELECT rows FROM width)
         ) head
         WHERE NOT :only_friends
         UNION ALL
         (
-            SELECT 0, request.rank, request.id FROM requests request
+            SELECT 0, 0, request.rank, request.id FROM requests request
             WHERE request.user_id = ANY(CAST(:friends AS bigint[])) AND request.n > 0
                 AND request.kind = :kind AND request.size <= :size
+                AND (request.rank, request.id) > (:after_rank, CAST(:after_id AS uuid))
                 AND EXISTS (
                     SELECT FROM queue JOIN servable ON servable.id = queue.lane_id
                     WHERE queue.request_id = request.id
                 )
-            ORDER BY request.rank LIMIT :per_lane
+            ORDER BY request.rank, request.id LIMIT (SELECT rows FROM width)
         )
     ), candidates AS (
         SELECT min(pass) AS pass, rank, request_id FROM heads
@@ -133,45 +150,109 @@ _FIND = text("""
         LIMIT 1
         FOR UPDATE OF request SKIP LOCKED
     )
+"""
+_FOUND = """
     SELECT (SELECT count(*) FROM candidates) AS candidates, picked.*,
         ARRAY(
             SELECT DISTINCT servable.model FROM queue JOIN servable ON servable.id = queue.lane_id
             WHERE queue.request_id = picked.id
         ) AS matched
     FROM (VALUES (1)) AS one (x) LEFT JOIN picked ON true
-""")
-
-
-def find(
-    db: Connection, offer: Offer, *, refused: Sequence[UUID] = (), bounds: tuple[int, int, int] = NARROW
-) -> tuple[Row[Any] | None, int]:
-    """Lock and return the first request in order of service that `offer` fits, and how many were candidates.
-
-    The row has the columns of `tables.Request` and `matched`, the models (or `ANY_MODEL`) of those of its
-    lanes that fit. Requests whose rows another worker holds right now are passed over. Requests in
-    `refused` are left out. None with candidates means that none of those within `bounds` would do.
+"""
+_FIND = text(_SEARCH + _FOUND)
+# Where a search that looked at all it may must go on from: no further than the last place read of any
+# lane that was cut short, and no further than the last candidate if those were cut short.
+_FIND_ON = text(
+    _SEARCH
+    + """
+    , last AS (
+        SELECT DISTINCT ON (lane) rank, request_id, count(*) OVER (PARTITION BY lane) AS rows
+        FROM heads ORDER BY lane, rank DESC, request_id DESC
+    ), ends AS (
+        SELECT rank, request_id FROM last WHERE rows >= (SELECT rows FROM width)
+        UNION ALL (
+            SELECT rank, request_id FROM candidates
+            WHERE (SELECT count(*) FROM candidates) >= :candidates
+            ORDER BY rank DESC, request_id DESC LIMIT 1
+        )
+    ), reached AS (
+        SELECT rank, request_id FROM ends ORDER BY rank, request_id LIMIT 1
+    ), worded AS (
+        SELECT count(*) AS requests
+        FROM candidates JOIN requests request ON request.id = candidates.request_id
+        WHERE EXISTS (
+            SELECT FROM unnest(CAST(:blacklist AS text[])) word WHERE strpos(lower(request.prompt), word) > 0
+        )
+    )
+    SELECT found.*, reached.rank AS reached_rank, reached.request_id AS reached_id,
+        worded.requests AS refused_for_words
+    FROM ("""
+    + _FOUND
+    + """) found CROSS JOIN worded LEFT JOIN reached ON true
     """
-    row = db.execute(
-        _FIND,
-        {
-            "kind": offer.kind,
-            "models": [*offer.models, ANY_MODEL],
-            "targets": [ANY_WORKER, offer.worker_id],
-            "worker": offer.worker_id,
-            "missing": bits(~offer.offered & ((1 << NEED_BITS) - 1)),
-            "none": bits(0),
-            "size_class": size_class(offer.size),
-            "size": offer.size,
-            "friends": list(offer.friends),
-            "only_friends": offer.only_friends,
-            "blacklist": list(offer.blacklist),
-            "refused": list(refused),
-            "heads": bounds[0],
-            "per_lane": bounds[1],
-            "candidates": bounds[2],
-        },
-    ).one()
-    return (row if row.id is not None else None), row.candidates
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a search came to."""
+
+    request: Row[Any] | None
+    """The locked request, with the columns of `tables.Request` and `matched`: the models (or `ANY_MODEL`)
+    of those of its lanes that fit. None: none of those looked at would do."""
+    candidates: int
+    """How many requests were looked at."""
+    reached: tuple[int, UUID] | None = None
+    """Where to go on if there may be more."""
+    refused_for_words: int = 0
+    """How many of the candidates hold a word that the worker refuses."""
+
+
+def find(db: Connection, offer: Offer, *, refused: Sequence[UUID] = ()) -> Found:
+    """Lock the first request in order of service that `offer` fits, looking at the head of the queue only.
+
+    Requests whose rows another worker holds right now are passed over, as are those in `refused`.
+    """
+    row = db.execute(_FIND, _search(offer, refused, NARROW, TOP)).one()
+    return Found(row if row.id is not None else None, row.candidates)
+
+
+def find_further(
+    db: Connection, offer: Offer, *, refused: Sequence[UUID] = (), after: tuple[int, UUID] = TOP
+) -> Found:
+    """As `find`, but look at much more of the queue, from `after` (a rank and request id) on.
+
+    With `reached` as the next `after`, repeated calls come by every request, however many are refused.
+    """
+    row = db.execute(_FIND_ON, _search(offer, refused, WIDE, after)).one()
+    return Found(
+        row if row.id is not None else None,
+        row.candidates,
+        None if row.reached_id is None else (row.reached_rank, row.reached_id),
+        row.refused_for_words,
+    )
+
+
+def _search(offer: Offer, refused: Sequence[UUID], bounds: Bounds, after: tuple[int, UUID]) -> dict[str, Any]:
+    return {
+        "kind": offer.kind,
+        "models": [*offer.models, ANY_MODEL],
+        "targets": [ANY_WORKER, offer.worker_id],
+        "worker": offer.worker_id,
+        "missing": bits(~offer.offered & ((1 << NEED_BITS) - 1)),
+        "none": bits(0),
+        "size_class": size_class(offer.size),
+        "size": offer.size,
+        "friends": list(offer.friends),
+        "only_friends": offer.only_friends,
+        "blacklist": list(offer.blacklist),
+        "refused": list(refused),
+        "heads": bounds.heads,
+        "per_lane": bounds.per_lane,
+        "candidates": bounds.candidates,
+        "after_rank": after[0],
+        "after_id": after[1],
+    }
 
 
 _TAKE = text("""

@@ -27,6 +27,8 @@ class Group:
 
     lanes: tuple[int, ...]
     size: int
+    avoided: frozenset[UUID]
+    """Workers that they do not want."""
     requests: int
 
 
@@ -62,8 +64,9 @@ _PLACES = text("""
     ORDER BY place
 """)
 _GROUPS = text("""
-    SELECT lanes, size, count(*) AS requests, sum(n) AS results
-    FROM requests WHERE kind = :kind AND n > 0 GROUP BY lanes, size
+    SELECT lanes, size, CASE WHEN worker_blacklist THEN workers ELSE '{}' END AS avoided,
+        count(*) AS requests, sum(n) AS results
+    FROM requests WHERE kind = :kind AND n > 0 GROUP BY 1, 2, 3
 """)
 _LANES = text("""
     SELECT id, model, target, needs, size_class FROM lanes
@@ -80,7 +83,9 @@ def count(db: Connection, kind: str) -> bytes:
     return orjson.dumps(
         {
             "places": [[row.rank, row.place, int(row.results), float(row.things)] for row in places],
-            "groups": [[row.lanes, row.size, row.requests] for row in groups],
+            "groups": [
+                [row.lanes, row.size, [str(worker) for worker in row.avoided], row.requests] for row in groups
+            ],
             "lanes": [[row.id, row.model, str(row.target), row.needs, row.size_class] for row in lanes],
             "results": int(sum(row.results for row in groups)),
         }
@@ -97,7 +102,10 @@ def _parse(kind: str, document: bytes) -> QueueSnapshot:
         requests=requests,
         results=results,
         things=things,
-        groups=[Group(tuple(lanes), size, requests) for lanes, size, requests in data["groups"]],
+        groups=[
+            Group(tuple(lanes), size, frozenset(map(UUID, avoided)), requests)
+            for lanes, size, avoided, requests in data["groups"]
+        ],
         lanes={
             lane: LaneKey(kind, model, UUID(target), int(needs, 2), size_class)
             for lane, model, target, needs, size_class in data["lanes"]

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row
+from sqlalchemy import Connection, Row
 
 from horde.generation import queue, settlement, snapshot
-from horde.generation.queue import NARROW, WIDE, Offer
+from horde.generation.queue import Offer
 from horde.generation.rules import ANY_MODEL, ANY_WORKER, DELIVERED
 from horde.image import facts, matching, prices, rules
 from horde.image.matching import ImageFacts
@@ -30,8 +30,10 @@ from horde.workers.rules import WorkerFacts
 
 KIND = rules.KIND
 MOST_METADATA = 50
-MOST_RESULT_PIXELS = 4 * 3072 * 3072
+MOST_RESULT_PIXELS = (4 * 3072) ** 2
 """Results may be larger than what was asked for: upscalers enlarge them."""
+CURSOR_SECONDS = 120.0
+"""How long it is remembered where a worker's search has got to."""
 UPLOADED = "R2"
 """What a worker submits instead of a picture that it has uploaded."""
 NO_PAYLOAD = ModelPayloadStable().model_dump(exclude_none=True)
@@ -68,12 +70,15 @@ def pop(platform: Platform, api_key: str, address: str, offer: PopInputStable) -
     owner = users.authenticate(platform, api_key)
     accepted = _accepted_models(owner, offer.models, image_models(platform).models)
     worker = workers.check_in(platform, owner, KIND, offer.name, _settings(offer, accepted), address)
-    found = _find_and_take(platform, worker, owner, friends, offer.amount)
-    if found is not None:
-        return found
+    jobs, refused_for_words = _find_and_take(platform, worker, owner, friends, offer.amount)
+    if jobs is not None:
+        return jobs
     if worker.maintenance:
         raise Forbidden(worker_rules.maintenance_text(worker.maintenance_message), "WorkerMaintenance")
-    return _nothing(_skipped(platform, worker))
+    skipped = _skipped(platform, worker)
+    if refused_for_words:
+        skipped["blacklist"] = refused_for_words
+    return _nothing(skipped)
 
 
 def _accepted_models(owner: UserFacts, names: list[str], models: Mapping[str, ImageModel]) -> list[str]:
@@ -111,7 +116,8 @@ def _settings(offer: PopInputStable, accepted: list[str]) -> dict[str, Any]:
 
 def _find_and_take(
     platform: Platform, worker: WorkerFacts, owner: UserFacts, friends: list[int], amount: int
-) -> dict[str, Any] | None:
+) -> tuple[dict[str, Any] | None, int]:
+    """The jobs taken, or None and how many requests were refused for their words."""
     wanted = Offer(
         kind=KIND,
         worker_id=worker.id,
@@ -122,23 +128,38 @@ def _find_and_take(
         only_friends=worker.only_owner,
         blacklist=worker.blacklist,
     )
-    refused: list[UUID] = []
+    models = image_models(platform).models
     with platform.engine.begin() as db:
-        for bounds in (NARROW, WIDE):
-            request, candidates = queue.find(db, wanted, refused=refused, bounds=bounds)
-            if request is not None:
-                models = image_models(platform).models
-                model = _choose_model(request, wanted, models)
-                if model is not None:
-                    return _take(platform, db, request, worker, model, amount)
-                refused.append(request.id)
-            elif not candidates:
-                return None
-    return None
+        found = queue.find(db, wanted)
+        model = _choose_model(found.request, wanted, models)
+        if model is None and found.candidates:
+            found, model = _look_further(platform, db, wanted, found.request)
+        if found.request is None or model is None:
+            return None, found.refused_for_words
+        return _take(platform, db, found.request, worker, model, amount), 0
 
 
-def _choose_model(request: Row[Any], offer: Offer, models: Mapping[str, ImageModel]) -> str | None:
+def _look_further(
+    platform: Platform, db: Connection, wanted: Offer, refused: Row[Any] | None
+) -> tuple[queue.Found, str | None]:
+    """Search on from where this worker's last search ended, since nothing at the head would do."""
+    key = f"cursor:{wanted.worker_id}"
+    after = platform.local.get(key, CURSOR_SECONDS, lambda: queue.TOP)
+    found = queue.find_further(db, wanted, refused=[refused.id] if refused else [], after=after)
+    model = _choose_model(found.request, wanted, image_models(platform).models)
+    if found.request is None:
+        platform.local.put(key, CURSOR_SECONDS, found.reached or queue.TOP)
+    elif model is None:
+        platform.local.put(key, CURSOR_SECONDS, (found.request.rank, found.request.id))
+    return found, model
+
+
+def _choose_model(
+    request: Row[Any] | None, offer: Offer, models: Mapping[str, ImageModel]
+) -> str | None:
     """A model that the request accepts and that the worker may use for it; at random if there are several."""
+    if request is None:
+        return None
     if request.matched != [ANY_MODEL]:
         return str(random.choice(request.matched))
     image = ImageFacts(**_tuples(request.options["facts"]))
@@ -151,7 +172,7 @@ def _tuples(stored: dict[str, Any]) -> dict[str, Any]:
 
 
 def _take(
-    platform: Platform, db: Any, request: Row[Any], worker: WorkerFacts, model: str, amount: int
+    platform: Platform, db: Connection, request: Row[Any], worker: WorkerFacts, model: str, amount: int
 ) -> dict[str, Any]:
     options, payload = request.options, request.payload
     models = image_models(platform).models
@@ -225,7 +246,7 @@ def _skipped(platform: Platform, worker: WorkerFacts) -> dict[str, int]:
         if not served:
             reasons.add("models")
         open_to = [lane for lane in served if lane.target in (ANY_WORKER, worker.id)]
-        if served and not open_to:
+        if (served and not open_to) or worker.id in group.avoided:
             reasons.add("worker_id")
         if group.size > worker.max_pixels:
             reasons.add("max_pixels")

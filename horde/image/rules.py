@@ -394,14 +394,14 @@ def _check_control(case: Case) -> None:
         )
     if params.transparent:
         refuse_if(
-            request.source_image or request.extra_source_images,
-            "InvalidTransparencyImg2Img",
-            "transparent cannot be combined with source images.",
-        )
-        refuse_if(
             params.control_type,
             "InvalidTransparencyCN",
             "transparent cannot be combined with a control type.",
+        )
+        refuse_if(
+            request.source_image or request.extra_source_images,
+            "InvalidTransparencyImg2Img",
+            "transparent cannot be combined with source images.",
         )
 
 

@@ -252,7 +252,7 @@ class PopInputStable(PopInput):
     blacklist: list[str] = Field(
         default_factory=list,
         max_length=10 * MANY,
-        description="Words whose prompts it refuses; the first 200 count, 15 characters of each.",
+        description="Words whose prompts it refuses; the first 200 count.",
     )
     allow_img2img: bool = Field(True, description="Takes requests with a source image.")
     allow_painting: bool = Field(True, description="Takes inpainting and outpainting.")

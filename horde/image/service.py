@@ -57,6 +57,7 @@ def quote(platform: Platform, sender: Sender, request: GenerationInputStable) ->
     (concurrency, upfront kudos).
     """
     _, request = _admit(platform, sender, request)
+    _wanted_workers(platform, request)
     return {"kudos": float(round(rules.quote(request, image_models(platform).models)))}
 
 

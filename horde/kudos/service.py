@@ -90,7 +90,7 @@ def effective_balance(db: Connection, account_id: int) -> Decimal:
     return Decimal(db.execute(_BALANCE, {"account": account_id}).scalar_one())
 
 
-_AVAILABLE = text("""
+_PROMISED = """
     WITH owed AS (
         SELECT event.request_id, sum(-entry.amount) AS amount
         FROM ledger_entries entry JOIN ledger_events event ON event.id = entry.event_id
@@ -98,12 +98,21 @@ _AVAILABLE = text("""
         GROUP BY event.request_id
     ), held AS (
         SELECT request_id, remaining FROM reservations WHERE account_id = :account
+    ), free AS (
+        SELECT account.balance - account.floor
+            - (SELECT coalesce(sum(greatest(coalesce(held.remaining, 0), coalesce(owed.amount, 0))), 0)
+               FROM held FULL JOIN owed ON owed.request_id = held.request_id) AS amount
+        FROM accounts account WHERE account.id = :account
     )
-    SELECT account.balance - account.floor
-        - (SELECT coalesce(sum(greatest(coalesce(held.remaining, 0), coalesce(owed.amount, 0))), 0)
-           FROM held FULL JOIN owed ON owed.request_id = held.request_id)
-    FROM accounts account WHERE account.id = :account
-""")
+"""
+_AVAILABLE = text(_PROMISED + "SELECT amount FROM free")
+_RESERVE = text(
+    _PROMISED
+    + """
+    INSERT INTO reservations (request_id, account_id, amount, remaining)
+    SELECT :request_id, :account, :amount, :amount FROM free WHERE free.amount >= :amount
+    """
+)
 
 
 def available(db: Connection, account_id: int) -> Decimal:
@@ -114,12 +123,6 @@ def available(db: Connection, account_id: int) -> Decimal:
     return Decimal(db.execute(_AVAILABLE, {"account": account_id}).scalar_one())
 
 
-_RESERVE = text("""
-    INSERT INTO reservations (request_id, account_id, amount, remaining)
-    VALUES (:request_id, :account, :amount, :amount)
-""")
-
-
 def reserve(db: Connection, account_id: int, request_id: UUID, amount: Decimal) -> bool:
     """Set `amount` aside for a request, or return False when the account cannot afford it.
 
@@ -127,10 +130,8 @@ def reserve(db: Connection, account_id: int, request_id: UUID, amount: Decimal) 
     """
     if amount <= 0:
         return True
-    if available(db, account_id) < amount:
-        return False
-    db.execute(_RESERVE, {"request_id": request_id, "account": account_id, "amount": amount})
-    return True
+    result = db.execute(_RESERVE, {"request_id": request_id, "account": account_id, "amount": amount})
+    return result.rowcount == 1
 
 
 def release(db: Connection, request_ids: Sequence[UUID]) -> None:
@@ -247,6 +248,14 @@ _CHECKS = {
             SELECT account_id, sum(amount) AS amount FROM ledger_entries WHERE folded GROUP BY 1
         ) folded ON folded.account_id = account.id
         WHERE account.balance <> coalesce(folded.amount, 0)""",
+    "totals per action that differ from the sum of their folded entries": """
+        SELECT coalesce(total.account_id, folded.account_id), coalesce(total.action, folded.action),
+            total.amount, folded.amount
+        FROM kudos_totals total FULL JOIN (
+            SELECT account_id, action, sum(amount) AS amount FROM ledger_entries
+            WHERE folded AND action IS NOT NULL GROUP BY 1, 2
+        ) folded ON folded.account_id = total.account_id AND folded.action = total.action
+        WHERE coalesce(total.amount, 0) <> coalesce(folded.amount, 0)""",
     "balances below their floor": """
         SELECT account.id, account.balance, account.floor FROM accounts account
         WHERE account.balance < account.floor
@@ -269,7 +278,7 @@ def check_books(platform: Platform) -> tuple[dict[str, int], dict[str, list[tupl
     """
     with platform.engine.connect().execution_options(isolation_level="REPEATABLE READ") as db:
         counts = {
-            name: int(db.execute(text(f"SELECT count(*) FROM {source}")).scalar_one())  # noqa: S608
+            name: int(db.execute(text(f"SELECT count(*) FROM {source}")).scalar_one())
             for name, source in {
                 "events": "ledger_events",
                 "entries": "ledger_entries",

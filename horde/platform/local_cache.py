@@ -36,10 +36,14 @@ class LocalCache:
         if entry is not None and entry[0] > now:
             return cast(T, entry[1])
         value = load()
+        self.put(key, seconds, value)
+        return value
+
+    def put(self, key: str, seconds: float, value: object) -> None:
+        """Keep `value` under `key` for `seconds`, in this process."""
         if len(self._entries) >= MAX_ENTRIES:
             self._entries.clear()
-        self._entries[key] = (now + seconds, value)
-        return value
+        self._entries[key] = (time.monotonic() + seconds, value)
 
     def drop(self, *keys: str) -> None:
         """Forget `keys` in this process and, as soon as the message arrives, in every other one.

@@ -7,7 +7,7 @@ within seconds. Jobs must bear being run twice.
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -35,7 +35,7 @@ class Task:
 class Runner:
     """Runs tasks in a thread of its own while this process leads, and listens for invalidations."""
 
-    def __init__(self, platform: Platform, tasks: list[Task]) -> None:
+    def __init__(self, platform: Platform, tasks: Sequence[Task]) -> None:
         self._platform = platform
         self._tasks = tasks
         self._stop = threading.Event()

@@ -17,7 +17,6 @@ from horde.kudos import service as ledger
 from horde.platform.errors import BadRequest, Forbidden, HordeError
 from horde.platform.runtime import Platform
 from horde.users.rules import ANONYMOUS_KEY, Role
-from tests import support
 from tests.support import (
     AGENT,
     MODEL,
@@ -31,8 +30,6 @@ from tests.support import (
     scalar,
     wait_for_a_blocked_statement,
 )
-
-shared_horde, horde = support.shared_horde, support.horde
 
 THREADS = 16
 

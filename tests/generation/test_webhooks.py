@@ -18,11 +18,8 @@ from structlog.testing import capture_logs
 
 from horde.generation.webhooks import CALLS, CALLS_PER_HOST, LEASE_SECONDS, PAUSES, Sender, enqueue
 from horde.platform.runtime import Platform
-from tests import support
 from tests.https_server import HttpsServer, https_server, reply
 from tests.support import Horde, change, in_threads, scalar
-
-shared_horde, horde = support.shared_horde, support.horde
 
 
 @pytest.fixture(scope="module")

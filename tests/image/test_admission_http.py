@@ -11,7 +11,6 @@ from horde.generation import sweep
 from horde.kudos import service as ledger
 from horde.kudos.rules import BURN, Entry
 from horde.users.rules import ANONYMOUS_KEY, Role
-from tests import support
 from tests.support import (
     MODEL,
     SDXL,
@@ -23,8 +22,6 @@ from tests.support import (
     scalar,
     unchanged,
 )
-
-shared_horde, horde = support.shared_horde, support.horde
 
 
 @pytest.fixture

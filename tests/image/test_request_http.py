@@ -9,7 +9,6 @@ import pytest
 
 from horde.generation import sweep
 from horde.users.rules import ANONYMOUS_KEY, Role
-from tests import support
 from tests.support import (
     PICTURE,
     WEBP,
@@ -23,8 +22,6 @@ from tests.support import (
     scalar,
     unchanged,
 )
-
-shared_horde, horde = support.shared_horde, support.horde
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import pytest
 
 from horde.settings import ROOT
 from horde.users.rules import Role
-from tests import support
 from tests.support import (
     CASCADE,
     FLUX,
@@ -21,8 +20,6 @@ from tests.support import (
     count_rows,
     unchanged,
 )
-
-shared_horde, horde = support.shared_horde, support.horde
 
 SD2 = "stable_diffusion_2.1"
 QWEN, Z_IMAGE, UNKNOWN_SDXL = "something [Qwen]", "something [ZImage]", "something [SDXL]"
@@ -122,7 +119,7 @@ SOURCES: list[Row] = [
         {"source_image": PICTURE},
         {"transparent": True, "control_type": "canny"},
         400,
-        "InvalidTransparencyImg2Img",
+        "InvalidTransparencyCN",
         "transparent",
     ),
     ({"models": [MODEL], "source_processing": "remix"}, {}, 400, "InvalidRemix", "Cascade"),

@@ -26,7 +26,6 @@ from horde.image.service import Sender
 from horde.kudos import service as ledger
 from horde.platform.errors import BadRequest, HordeError, NotFound
 from horde.users.rules import ANONYMOUS_KEY, Role
-from tests import support
 from tests.support import (
     AGENT,
     MODEL,
@@ -40,8 +39,6 @@ from tests.support import (
     save_rows,
     scalar,
 )
-
-shared_horde, horde = support.shared_horde, support.horde
 
 WEALTH = 1000
 GIVEN_UP_AFTER = 3

@@ -15,9 +15,8 @@ from horde.model_reference.documents import IMAGE, TEXT, parse
 from horde.model_reference.service import image_models, refresh, stored_copy, text_models
 from horde.model_reference.sources import MAX_BYTES, read_file
 from horde.platform.runtime import Platform
-from tests.conftest import make_settings
 from tests.https_server import Answer, HttpsServer, https_server, reply
-from tests.support import change, counted_statements, in_threads
+from tests.support import change, counted_statements, in_threads, make_settings
 
 STARTER = parse(read_file(TEXT.starter), "", TEXT).models
 
@@ -104,11 +103,11 @@ def test_a_document_is_parsed_once_and_the_database_asked_seldom(file: tuple[Pla
     assert text_models(platform) is first
     refresh(platform)
     assert text_models(platform) is first
-    with counted_statements(platform) as sent:
+    with counted_statements() as sent:
         assert text_models(platform) is first
     assert sent == []
     platform.local.drop("text_models")
-    with counted_statements(platform) as sent:
+    with counted_statements() as sent:
         assert text_models(platform) is first
     assert len(sent) == 1
     path.write_bytes(document("Second"))

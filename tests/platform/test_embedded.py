@@ -21,13 +21,13 @@ from horde.platform.database import make_engine
 from horde.platform.embedded import ServiceUrls, embedded_services, reachable_services, running_services
 from horde.platform.processes import ServiceError
 from horde.settings import Settings
-from tests.conftest import make_settings
+from tests.support import make_settings
 
 HOLD = """
 import sys, time
 from pathlib import Path
 from horde.platform.embedded import embedded_services
-from tests.conftest import make_settings
+from tests.support import make_settings
 with embedded_services(make_settings(Path(sys.argv[1]), database_url=None, redis_url=None), durable=False):
     print("ready", flush=True)
     time.sleep(600)

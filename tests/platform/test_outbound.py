@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from horde.platform.outbound import MAX_REDIRECTS, OutboundError, check_url, fetch, post_json
 from horde.settings import Settings
-from tests.conftest import make_settings
 from tests.https_server import Answer, HttpsServer, https_server, reply
+from tests.support import make_settings
 
 TIME = 0.4
 """Seconds allowed to servers that are too slow."""

@@ -45,7 +45,7 @@ class Caller:
                     headers={"apikey": self._key, "X-Forwarded-For": f"10.{random.randrange(1 << 8)}.0.1"},
                     timeout=20,
                 )
-            except requests.ConnectionError:
+            except requests.RequestException:
                 time.sleep(0.1)
                 continue
             if answer.status_code != 429:

@@ -34,7 +34,7 @@ from horde.platform.http import (
 from horde.platform.local_cache import LocalCache
 from horde.platform.objectstore import make_store
 from horde.platform.runtime import Platform, current_platform
-from tests.conftest import make_settings
+from tests.support import make_settings
 
 PROXY = "10.0.0.1"
 SERVICE = "192.0.2.99"
@@ -171,6 +171,7 @@ def platform(services: ServiceUrls, redis_url: str, tmp_path: Path) -> Iterator[
     yield Platform(
         settings=settings,
         engine=engine,
+        reader=engine,
         cache=cache,
         local=LocalCache(cache),
         store=make_store(settings, secret),
