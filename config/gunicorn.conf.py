@@ -9,9 +9,9 @@ from horde.settings import load_settings
 settings = load_settings()
 
 bind = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
-worker_class = "gthread"
+# Thousands of workers may wait for a job at the same time (docs/decisions/0004-driver.md).
+worker_class = "gevent"
 workers = settings.web_workers
-threads = settings.web_threads
 # Workers poll every few seconds; reconnecting each time would cost more than the poll.
 keepalive = 75
 worker_connections = 4000
@@ -42,11 +42,8 @@ def on_starting(_server: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """Tell the application how busy its threads are, and start its periodic work."""
+    """Start the application's periodic work."""
     extensions = worker.wsgi.extensions
-    pool = getattr(worker, "tpool", None)
-    if pool is not None:
-        extensions["load_probe"] = lambda: (pool._work_queue.qsize(), worker.cfg.threads)
     if "horde_runner" in extensions:
         extensions["horde_runner"].start()
 

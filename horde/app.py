@@ -15,6 +15,7 @@ from horde.generation import snapshot, sweep
 from horde.image import routes as image_routes
 from horde.kudos import service as ledger
 from horde.model_reference import service as references
+from horde.moderation import routes as moderation_routes
 from horde.platform import logs
 from horde.platform.database import make_engine
 from horde.platform.http import init_http
@@ -30,7 +31,7 @@ from horde.users import routes as user_routes
 from horde.workers import routes as worker_routes
 from horde.workers import service as workers
 
-AREAS = (image_routes.area, status_routes.area, user_routes.area, worker_routes.area)
+AREAS = (image_routes.area, moderation_routes.area, status_routes.area, user_routes.area, worker_routes.area)
 
 TASKS = (
     Task("image queue", 1, lambda platform: snapshot.publish(platform, "image")),
@@ -71,7 +72,7 @@ def make_platform(settings: Settings) -> Platform:
             "DATABASE_URL and REDIS_URL must be set; `horde serve` starts embedded services instead."
         )
     secret = _secret(settings)
-    pool_size = settings.database_pool_size or settings.web_threads + 2
+    pool_size = settings.database_pool_size
     cache = redis.Redis.from_url(
         settings.redis_url, socket_timeout=2, socket_connect_timeout=1, retry=Retry(NoBackoff(), 1)
     )

@@ -46,8 +46,9 @@ class Settings(BaseSettings):
     """PostgreSQL URL; an embedded server under `var_dir` when unset."""
     redis_url: str | None = None
     """Valkey or Redis URL; an embedded server under `var_dir` when unset."""
-    database_pool_size: int | None = None
-    """Connections per web process; default: one per thread and a few for periodic work."""
+    database_pool_size: int = Field(ge=1)
+    """Connections per web process: so many for transactions and as many for reading. It is also the number
+    of calls that can get on at a time; further ones wait."""
 
     s3_endpoint_url: str | None = None
     """S3-compatible object store; a folder under `var_dir` when neither this nor `s3_bucket` is set."""
@@ -57,7 +58,6 @@ class Settings(BaseSettings):
     s3_bucket: str | None = None
 
     web_workers: int = Field(ge=1)
-    web_threads: int = Field(ge=1)
     worker: bool = True
     """Whether `horde serve` attaches the built-in sample worker (`WORKER=0` leaves it out)."""
 

@@ -154,9 +154,7 @@ def _look_further(
     return found, model
 
 
-def _choose_model(
-    request: Row[Any] | None, offer: Offer, models: Mapping[str, ImageModel]
-) -> str | None:
+def _choose_model(request: Row[Any] | None, offer: Offer, models: Mapping[str, ImageModel]) -> str | None:
     """A model that the request accepts and that the worker may use for it; at random if there are several."""
     if request is None:
         return None

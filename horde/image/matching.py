@@ -8,6 +8,7 @@ matches on it, a worker's `skipped` and a requester's prospects are counted from
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import get_args
 
 from horde.image.schemas import PostProcessor, Sampler
@@ -191,6 +192,7 @@ def needs(image: ImageFacts, model: ModelFacts) -> int:
     return sum(1 << bit for bit, rule in enumerate(RULES) if rule.needed(image, model))
 
 
+@lru_cache(maxsize=20_000)
 def offers(worker: WorkerFacts) -> int:
     """What a worker offers, one bit per rule."""
     return sum(1 << bit for bit, rule in enumerate(RULES) if rule.offered(worker))

@@ -20,14 +20,16 @@ class Base(DeclarativeBase):
 
 
 def make_engine(url: str, pool_size: int, *, autocommit: bool = False) -> Engine:
-    """Connect to PostgreSQL at `url` (any `postgres`/`postgresql` spelling, always driven by psycopg2).
+    """Connect to PostgreSQL at `url` (any `postgres`/`postgresql` spelling, always driven by psycopg 3).
 
     With `autocommit` every statement is a transaction of its own, which spares single reading statements
     the round trips of BEGIN and ROLLBACK.
+    A statement that a connection has run a few times is prepared on the server: planning the search for a
+    job takes longer than running it (docs/decisions/0004-driver.md).
     JIT compilation is off: it costs milliseconds on statements that run in fractions of one. Errors leave
     out the statements' parameters, which may hold prompts and key hashes.
     """
-    parsed = make_url(url).set(drivername="postgresql+psycopg2")
+    parsed = make_url(url).set(drivername="postgresql+psycopg")
     return create_engine(
         parsed,
         pool_size=pool_size,

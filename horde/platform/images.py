@@ -7,13 +7,17 @@ import base64
 import binascii
 import io
 import re
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import TypeVar
 
+from gevent import monkey
 from PIL import Image
 
 from horde.platform.errors import BadRequest
+from horde.platform.offload import offload
+
+T = TypeVar("T")
 
 MAX_IMAGE_BYTES = 20 * 2**20
 """No picture file is larger, wherever it comes from."""
@@ -29,9 +33,12 @@ MAX_JPEG_SCANS = 64
 # Second bytes of the JPEG markers that begin a segment with a length.
 _JPEG_SEGMENTS = frozenset((*range(0xC0, 0xC8), *range(0xC9, 0xD0), *range(0xDB, 0xF0), 0xFE))
 
+SMALL_PIXELS = 256 * 256
+"""Pictures that are decoded sooner than another thread would have begun."""
 LARGE_PIXELS = 3072 * 3072
 # A WebP file of 34 bytes can ask for 2 GB while it is decoded, so large ones take turns in this process.
-_large_decode = threading.Lock()
+# It is held in native threads, so it must be a native lock.
+_large_decode = monkey.get_original("threading", "Lock")()
 
 _DATA_URL = re.compile(r"data:[^,]{0,100};base64,", re.IGNORECASE)
 
@@ -60,10 +67,13 @@ def check_image(data: bytes, *, max_pixels: int) -> tuple[int, int]:
     Raises BadRequest: `SourceImageSizeExceeded` over `MAX_IMAGE_BYTES`, `SourceImageResolutionExceeded`
     over `max_pixels` or `MAX_SIDE`, `ImageValidationFailed` for animations and anything else.
     """
-    with _decoded(data, max_pixels) as picture:
+
+    def size(picture: Image.Image) -> tuple[int, int]:
         if _animated(picture):
             raise _invalid("the picture is animated; send a still one")
         return picture.size
+
+    return _decode(data, max_pixels, size)
 
 
 def as_webp(data: bytes, *, quality: int = 95, max_pixels: int) -> bytes:
@@ -72,12 +82,15 @@ def as_webp(data: bytes, *, quality: int = 95, max_pixels: int) -> bytes:
     A still WebP file comes back as it is, which costs no quality. Anything else is encoded with `quality`
     (0-100): of an animation the first frame, colours under transparent pixels kept, metadata left out.
     """
-    with _decoded(data, max_pixels) as picture:
+
+    def encode(picture: Image.Image) -> bytes:
         if picture.format == "WEBP" and not _animated(picture):
             return data
         target = io.BytesIO()
         _eight_bit(picture).save(target, "WEBP", quality=quality, exact=True)
         return target.getvalue()
+
+    return _decode(data, max_pixels, encode)
 
 
 def has_alpha(data: bytes) -> bool:
@@ -97,9 +110,8 @@ def media_type(data: bytes) -> str:
     return "application/octet-stream"
 
 
-@contextmanager
-def _decoded(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
-    """Open `data` within all bounds and decode its (first) frame."""
+def _decode(data: bytes, max_pixels: int, use: Callable[[Image.Image], T]) -> T:
+    """Open `data` within all bounds, decode its (first) frame, and return what `use` makes of it."""
     _check_bytes(data)
     if media_type(data) == "image/jpeg":
         _check_jpeg(data)
@@ -107,12 +119,16 @@ def _decoded(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
         width, height = picture.size
         if width * height > max_pixels or max(width, height) > MAX_SIDE:
             raise _too_many_pixels(f"{width} x {height} pixels", max_pixels)
-        with _large_decode if width * height > LARGE_PIXELS else nullcontext():
-            try:
-                picture.load()
-            except Exception as error:  # hostile bytes make decoders raise nearly anything
-                raise _invalid("the file is damaged or cut short") from error
-            yield picture
+
+        def load_and_use() -> T:
+            with _large_decode if width * height > LARGE_PIXELS else nullcontext():
+                try:
+                    picture.load()
+                except Exception as error:  # hostile bytes make decoders raise nearly anything
+                    raise _invalid("the file is damaged or cut short") from error
+                return use(picture)
+
+        return load_and_use() if width * height <= SMALL_PIXELS else offload(load_and_use)
 
 
 def _open(data: bytes) -> Image.Image:

@@ -19,9 +19,8 @@ class StatusHeartbeat(Resource):
     @area.operation(answers={200: None}, masked=False)
     def get(self) -> Response:
         """Tell a load balancer whether this node can take calls."""
-        load = current_app.extensions.get("load_probe", lambda: (0, threading.active_count()))
         busy = current_app.extensions["busy_calls"]
-        return answer(service.heartbeat(current_platform(), load, max(0, busy.count - 1)))
+        return answer(service.heartbeat(current_platform(), max(0, busy.count - 1)))
 
 
 class BusyCalls:

@@ -1,7 +1,5 @@
 """How this node is doing."""
 
-from collections.abc import Callable
-
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -10,15 +8,17 @@ from horde.platform.runtime import Platform
 from horde.status.schemas import Heartbeat
 
 OVERLOADED_QUEUE = 10
-"""Calls waiting for a thread from which on a load balancer should spare this node."""
+"""Waiting calls from which on a load balancer should spare this node."""
 
 
-def heartbeat(platform: Platform, load: Callable[[], tuple[int, int]], busy: int) -> Heartbeat:
-    """This node's state. `load` tells the calls waiting for a thread and the threads of this process.
+def heartbeat(platform: Platform, busy: int) -> Heartbeat:
+    """The state of this process, which is answering `busy` other calls.
 
-    A node without its database says so even when it is overloaded too.
+    As many calls as it has database connections can get on at once; further ones wait for one. A node
+    without its database says so even when it is overloaded too.
     """
-    queue, threads = load()
+    threads = platform.settings.database_pool_size
+    queue = max(0, busy - threads)
     connected = _database_answers(platform)
     message = "OVERLOADED" if queue > OVERLOADED_QUEUE else "OK"
     if not connected:

@@ -26,7 +26,7 @@ from horde.users.schemas import UserDetails
 from horde.users.tables import ANONYMOUS_ID, User, UserRole
 from horde.users.views import Privilege, describe
 
-FACTS_SECONDS = 5.0
+FACTS_SECONDS = 15.0
 
 _FACTS = """
     SELECT users.id, users.username, users.concurrency, users.worker_invited, users.external_id,

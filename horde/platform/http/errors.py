@@ -4,6 +4,7 @@ import orjson
 import structlog
 from flask import Flask, Response, request
 from flask.typing import ResponseReturnValue
+from sqlalchemy.exc import DataError
 from werkzeug.exceptions import HTTPException
 
 from horde.platform.errors import BadRequest, HordeError, PayloadInvalid
@@ -64,7 +65,7 @@ def _failed(error: Exception) -> Response:
 def _is_nul_refusal(error: BaseException | None) -> bool:
     """Whether the database driver refused a text parameter for a NUL character in it."""
     while error is not None:
-        if isinstance(error, ValueError) and "NUL (0x00)" in str(error):
+        if isinstance(error, DataError) and "NUL (0x00)" in str(error):
             return True
         error = error.__cause__
     return False

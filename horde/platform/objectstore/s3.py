@@ -96,7 +96,7 @@ def _make_client(settings: Settings) -> Any:
         connect_timeout=3,
         read_timeout=10,
         retries={"total_max_attempts": 3, "mode": "standard"},
-        max_pool_connections=settings.web_threads,
+        max_pool_connections=settings.database_pool_size,
         # Some stores other than Amazon's refuse the checksum headers that boto3 adds by itself.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
