@@ -11,8 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Connection, Row, bindparam, text
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import Connection, Row, text
 
 from horde.generation.rules import (
     ANY_MODEL,
@@ -23,6 +22,8 @@ from horde.generation.rules import (
     bits,
     size_class,
 )
+from horde.kudos import service as ledger
+from horde.kudos.rules import Entry, balanced
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,39 +42,65 @@ TOP = (-(2**62), UUID(int=0))
 """Rank and request id before everybody's."""
 
 
-_ENQUEUE = text("""
-    WITH lane AS (
-        SELECT * FROM unnest(
+_ENQUEUE = text(
+    """
+    WITH room AS (
+        SELECT 1 WHERE CAST(:limit AS int) IS NULL OR :jobs + (
+            SELECT coalesce(sum(n), 0) FROM requests
+            WHERE user_id = :user_id AND kind = :kind AND n > 0
+                AND (CAST(:rivals AS text[]) IS NULL OR models && CAST(:rivals AS text[]))
+        ) <= CAST(:limit AS int)
+    ), lane AS (
+        SELECT asked.* FROM room, unnest(
             CAST(:lanes AS bigint[]), CAST(:lane_models AS text[]), CAST(:targets AS uuid[]),
             CAST(:needs AS text[]), CAST(:classes AS int[])
-        ) AS lane (id, model, target, needs, size_class)
+        ) AS asked (id, model, target, needs, size_class)
     ), opened AS (
         INSERT INTO lanes (id, kind, model, target, needs, size_class)
         SELECT id, :kind, model, target, CAST(needs AS bit(128)), size_class FROM lane
         ON CONFLICT (id) DO NOTHING
-    ), request AS (
+    ), cause AS (
         INSERT INTO requests (id, kind, user_id, account_id, expires, jobs, n, rank, models, lanes, workers,
             worker_blacklist, prompt, payload, options, things, size, ttl, price, tax, r2, client_agent,
             ipaddr)
-        VALUES (:id, :kind, :user_id, :account_id, now() + make_interval(secs => :lifetime), :jobs, :jobs,
-            :rank, CAST(:models AS text[]), CAST(:lanes AS bigint[]), CAST(:workers AS uuid[]),
-            :worker_blacklist, :prompt, CAST(:payload AS jsonb), CAST(:options AS jsonb), :things, :size,
-            :ttl, :price, :tax, :r2, :client_agent, :ipaddr)
-    )
-    INSERT INTO queue (lane_id, rank, request_id, size) SELECT id, :rank, :id, :size FROM lane
-""")
+        SELECT CAST(:id AS uuid), :kind, :user_id, :account_id, now() + make_interval(secs => :lifetime),
+            :jobs, :jobs, :rank, CAST(:models AS text[]), CAST(:lanes AS bigint[]),
+            CAST(:workers AS uuid[]), :worker_blacklist, :prompt, CAST(:payload AS jsonb),
+            CAST(:options AS jsonb), :things, :size, :ttl, CAST(:price AS numeric), CAST(:tax AS numeric),
+            :r2, :client_agent, :ipaddr
+        FROM room
+        RETURNING id
+    ),
+    """
+    + ledger.POSTING
+    + """
+    INSERT INTO queue (lane_id, rank, request_id, size)
+    SELECT id, :rank, CAST(:id AS uuid), :size FROM lane
+    """
+)
 
 
-def enqueue(db: Connection, request: Mapping[str, Any], lanes: Sequence[LaneKey]) -> None:
-    """Add a request for `jobs` results and let it stand in its lanes, opening those where nobody stood.
+def enqueue(
+    db: Connection,
+    request: Mapping[str, Any],
+    lanes: Sequence[LaneKey],
+    *,
+    limit: int | None = None,
+    rivals: Sequence[str] | None = None,
+) -> bool:
+    """Add a request for `jobs` results, let it stand in its lanes, and charge its `tax`.
 
     `request` holds the columns of `tables.Request` that do not follow from others, and `lifetime`, the
-    seconds that it is kept without activity.
+    seconds that it is kept without activity. False, and nothing is done, when more than `limit` results
+    of the user would wait then; with `rivals` only those of requests for one of these models count.
+    Whoever must hold the limit strictly locks the payer before.
     """
-    db.execute(
+    tax = balanced([Entry(request["account_id"], -request["tax"], "accumulated")])
+    result = db.execute(
         _ENQUEUE,
         {
             **request,
+            **ledger.posting(request["id"], "activation", tax, request_id=request["id"]),
             "payload": orjson.dumps(request["payload"]).decode(),
             "options": orjson.dumps(request["options"]).decode(),
             "lanes": [lane.id for lane in lanes],
@@ -81,8 +108,24 @@ def enqueue(db: Connection, request: Mapping[str, Any], lanes: Sequence[LaneKey]
             "targets": [lane.target for lane in lanes],
             "needs": [bits(lane.needs) for lane in lanes],
             "classes": [lane.size_class for lane in lanes],
+            "limit": limit,
+            "rivals": list(rivals) if rivals else None,
         },
     )
+    return result.rowcount > 0
+
+
+_WAITING = text("""
+    SELECT coalesce(sum(n), 0) FROM requests
+    WHERE user_id = :user AND kind = :kind AND n > 0
+        AND (CAST(:rivals AS text[]) IS NULL OR models && CAST(:rivals AS text[]))
+""")
+
+
+def waiting(db: Connection, user_id: int, kind: str, rivals: Sequence[str] | None) -> int:
+    """How many results of a user wait, counted as `enqueue` does."""
+    values = {"user": user_id, "kind": kind, "rivals": list(rivals) if rivals else None}
+    return int(db.execute(_WAITING, values).scalar_one())
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,33 +389,9 @@ def cancel(db: Connection, request_id: UUID) -> None:
     db.execute(_CANCEL, {"id": request_id})
 
 
-_CLAIM = text("""
-    UPDATE jobs SET state = :state, finished = now(), seed = :seed, metadata = :metadata,
-        charged = :charged, reward = :reward
-    WHERE id = :id AND state = 'processing'
-""").bindparams(bindparam("metadata", type_=JSONB(none_as_null=True)))
+_END = text("UPDATE jobs SET state = :state, finished = now() WHERE id = :id AND state = 'processing'")
 
 
-def claim(
-    db: Connection,
-    job_id: UUID,
-    state: str,
-    *,
-    seed: int | None = None,
-    metadata: list[Any] | None = None,
-    charged: object = None,
-    reward: object = None,
-) -> bool:
-    """End a job that is under way, in `state`. False: it has been ended before, and nothing changed."""
-    result = db.execute(
-        _CLAIM,
-        {
-            "id": job_id,
-            "state": state,
-            "seed": seed,
-            "metadata": metadata,
-            "charged": charged,
-            "reward": reward,
-        },
-    )
-    return result.rowcount == 1
+def end(db: Connection, job_id: UUID, state: str) -> bool:
+    """End a job that is under way without a result. False: it had been ended before."""
+    return db.execute(_END, {"id": job_id, "state": state}).rowcount == 1

@@ -6,11 +6,12 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+import orjson
 from sqlalchemy import Connection, Row, text
 
 from horde.generation import queue
 from horde.kudos import service as ledger
-from horde.kudos.rules import ZERO, Entry, balanced, reward_entries
+from horde.kudos.rules import Entry, balanced, reward_entries
 
 _JOB = text("""
     SELECT job.id, job.state, job.model, job.started, job.worker_id,
@@ -29,32 +30,50 @@ def find_job(db: Connection, job_id: UUID, kind: str) -> Row[Any] | None:
     return db.execute(_JOB, {"id": job_id, "kind": kind}).one_or_none()
 
 
-_RECORD = text("""
+_RECORD = """
     INSERT INTO generation_records (id, kind, state, model, things, started, user_id, owner_id, worker_id,
         kudos, client_agent, bridge_agent)
-    VALUES (:id, :kind, :state, :model, :things, :started, :user_id, :owner_id, :worker_id,
-        :kudos, :client_agent, :bridge_agent)
-""")
+"""
+_RECORD_LOST = text(
+    _RECORD
+    + """
+    VALUES (:id, :kind, :state, :model, :things, :started, :user_id, :owner_id, :worker_id, 0,
+        :client_agent, :bridge_agent)
+    """
+)
+_DELIVER = text(
+    """
+    WITH cause AS (
+        UPDATE jobs SET state = :state, finished = now(), seed = :seed, metadata = CAST(:metadata AS jsonb),
+            charged = CAST(:charge AS numeric), reward = CAST(:reward AS numeric)
+        WHERE id = :id AND state = 'processing'
+        RETURNING id
+    ),
+    """
+    + ledger.POSTING
+    + _RECORD
+    + """
+    SELECT :id, :kind, :state, :model, :things, CAST(:started AS timestamptz), :user_id, :owner_id,
+        CAST(:worker_id AS uuid), CAST(:reward AS numeric), :client_agent, :bridge_agent
+    FROM cause
+    """
+)
 
 
-def _record(db: Connection, job: Row[Any], state: str, kudos: Decimal) -> None:
-    db.execute(
-        _RECORD,
-        {
-            "id": job.id,
-            "kind": job.kind,
-            "state": state,
-            "model": job.model,
-            "things": job.things,
-            "started": job.started,
-            "user_id": job.user_id,
-            "owner_id": job.owner_id,
-            "worker_id": job.worker_id,
-            "kudos": kudos,
-            "client_agent": job.client_agent,
-            "bridge_agent": job.bridge_agent,
-        },
-    )
+def _facts(job: Row[Any], state: str) -> dict[str, Any]:
+    return {
+        "id": job.id,
+        "kind": job.kind,
+        "state": state,
+        "model": job.model,
+        "things": job.things,
+        "started": job.started,
+        "user_id": job.user_id,
+        "owner_id": job.owner_id,
+        "worker_id": job.worker_id,
+        "client_agent": job.client_agent,
+        "bridge_agent": job.bridge_agent,
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,21 +98,27 @@ def deliver(
 ) -> bool:
     """Settle a delivered job: the requester is charged, the worker's owner credited, the job recorded.
 
-    `charge` and `reward` are kudos. False: the job had been ended before, and nothing was done.
+    `charge` and `reward` are kudos. It is one statement, so it needs no transaction around it. False: the
+    job had been ended before, and nothing was done.
     """
-    if not queue.claim(db, job.id, state, seed=seed, metadata=metadata, charged=charge, reward=reward):
-        return False
     entries = balanced(
         [
             Entry(job.account_id, -charge, "accumulated"),
             *reward_entries(payee.balance_account, payee.escrow_account, reward, trusted=payee.trusted),
         ]
     )
-    ledger.post(db, job.id, "generation", entries, request_id=job.request_id)
-    _record(db, job, state, reward)
-    if job.options.get("reserved"):
-        release_if_complete(db, job.request_id)
-    return True
+    result = db.execute(
+        _DELIVER,
+        {
+            **_facts(job, state),
+            **ledger.posting(job.id, "generation", entries, request_id=job.request_id),
+            "seed": seed,
+            "metadata": orjson.dumps(metadata).decode(),
+            "charge": charge,
+            "reward": reward,
+        },
+    )
+    return result.rowcount == 1
 
 
 _RELEASE = text("""
@@ -113,9 +138,9 @@ def lose(db: Connection, job: Row[Any]) -> bool:
 
     False: the job had been ended before, and nothing was done.
     """
-    if not queue.claim(db, job.id, "faulted"):
+    if not queue.end(db, job.id, "faulted"):
         return False
-    _record(db, job, "faulted", ZERO)
+    db.execute(_RECORD_LOST, _facts(job, "faulted"))
     queue.give_back(db, [job.request_id])
     return True
 

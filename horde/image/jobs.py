@@ -338,7 +338,7 @@ def _deliver(
         job.price, factor, rules.settled_terms(job.payload, job.options), censored=state != "ok"
     )
     payee = settlement.Payee(owner.balance_account, owner.escrow_account, owner.trusted)
-    with platform.engine.begin() as db:
+    with platform.read() as db:
         paid = settlement.deliver(
             db,
             job,
@@ -349,6 +349,8 @@ def _deliver(
             charge=charge,
             reward=reward,
         )
+        if paid and job.options["reserved"]:
+            settlement.release_if_complete(db, job.request_id)
     if not paid:
         with platform.read() as db:
             now = settlement.find_job(db, job.id, KIND)

@@ -13,8 +13,6 @@ from horde.generation import queue
 from horde.image import rules
 from horde.image.schemas import GenerationInputStable, Sampler
 from horde.image.service import Draft, Sender
-from horde.kudos import service as ledger
-from horde.kudos.rules import Entry, balanced
 from horde.model_reference.service import image_models
 from horde.platform.runtime import Platform
 from horde.users import service as users
@@ -114,5 +112,3 @@ def _enqueue(platform: Platform, user: UserFacts, requests: Sequence[GenerationI
                 rules.image_facts(request, user), new.size, list(request.models), [], models
             )
             queue.enqueue(db, row, lanes)
-            tax = balanced([Entry(user.balance_account, -row["tax"], "accumulated")])
-            ledger.post(db, new.id, "activation", tax, request_id=new.id)

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, Row
 from sqlalchemy.exc import IntegrityError
 
 from horde.generation import progress, queue, settlement, snapshot
@@ -20,7 +20,6 @@ from horde.image.jobs import image_key, stored_base64
 from horde.image.schemas import GenerationInputStable
 from horde.kudos import pricing
 from horde.kudos import service as ledger
-from horde.kudos.rules import Entry, balanced
 from horde.model_reference.service import image_models
 from horde.platform.errors import Forbidden, NotFound, TooManyRequests
 from horde.platform.ids import new_id, parse_id
@@ -102,20 +101,37 @@ def _queue_up(
     cost: Decimal,
     needed: Sequence[str],
 ) -> None:
-    """Reserve, queue and charge in one transaction; `needed` tells why `cost` must be proven upfront."""
+    """Reserve, queue and charge in one transaction; `needed` tells why `cost` must be proven upfront.
+
+    Who is known is held to their limit exactly. The anonymous account is not: for that its callers would
+    have to wait for each other.
+    """
+    rivals = request.models if user.anonymous else None
+    if user.anonymous and not needed:
+        with platform.read() as db:
+            if not queue.enqueue(db, row, lanes, limit=user.concurrency, rivals=rivals):
+                raise _too_many(db, user, rivals)
+        return
     with platform.engine.begin() as db:
-        if not user.anonymous or needed:
-            ledger.lock_payer(db, user.balance_account)
-        _check_concurrency(db, user, request)
-        if needed and not ledger.reserve(db, user.balance_account, row["id"], cost):
+        ledger.lock_payer(db, user.balance_account)
+        affordable = not needed or ledger.reserve(db, user.balance_account, row["id"], cost)
+        if not queue.enqueue(db, row, lanes, limit=user.concurrency, rivals=rivals):
+            raise _too_many(db, user, rivals)
+        if not affordable:
             raise Forbidden(
                 f"This request needs {cost} kudos upfront because {'; and '.join(needed)}. "
                 "Make it smaller, or earn kudos by running a worker.",
                 "KudosUpfront",
             )
-        queue.enqueue(db, row, lanes)
-        tax = balanced([Entry(user.balance_account, -row["tax"], "accumulated")])
-        ledger.post(db, row["id"], "activation", tax, request_id=row["id"])
+
+
+def _too_many(db: Connection, user: UserFacts, rivals: Sequence[str] | None) -> TooManyRequests:
+    waiting = queue.waiting(db, user.id, KIND, rivals)
+    return TooManyRequests(
+        f"{waiting} of your images are waiting already, and your account may have {user.concurrency} "
+        "in the queue at once. Wait until some are taken, then ask again.",
+        "TooManyPrompts",
+    )
 
 
 def _admit(
@@ -145,29 +161,6 @@ def _wanted_workers(platform: Platform, request: GenerationInputStable) -> list[
 def _load(platform: Platform) -> upfront.Load:
     threads = sum(worker.threads for worker in workers.online_workers(platform, KIND))
     return upfront.Load(threads=threads, queued=snapshot.load(platform, KIND).total_results)
-
-
-_WAITING = """
-    SELECT coalesce(sum(n), 0) FROM requests WHERE user_id = :user AND kind = :kind AND n > 0
-"""
-_WAITING_ALL = text(_WAITING)
-_WAITING_SAME_MODELS = text(
-    _WAITING + " AND (cardinality(CAST(:models AS text[])) = 0 OR models && CAST(:models AS text[]))"
-)
-
-
-def _check_concurrency(db: Connection, user: UserFacts, request: GenerationInputStable) -> None:
-    if user.anonymous:
-        query, more = _WAITING_SAME_MODELS, {"models": list(request.models)}
-    else:
-        query, more = _WAITING_ALL, {}
-    waiting = int(db.execute(query, {"user": user.id, "kind": KIND, **more}).scalar_one())
-    if waiting + request.params.n > user.concurrency:
-        raise TooManyRequests(
-            f"{waiting} of your images are waiting already, and your account may have {user.concurrency} "
-            "in the queue at once. Wait until some are taken, then ask again.",
-            "TooManyPrompts",
-        )
 
 
 class Draft:

@@ -19,19 +19,53 @@ from horde.platform.runtime import Platform
 FOLD_BATCH = 5000
 FOLD_LOCK = 7_463_001
 
-_POST = text("""
-    WITH event AS (
+POSTING = """
+    event AS (
         INSERT INTO ledger_events (id, kind, request_id, detail)
-        VALUES (:id, :kind, :request_id, CAST(:detail AS jsonb))
+        SELECT CAST(:event_id AS uuid), :event_kind, CAST(:event_request AS uuid),
+            CAST(:event_detail AS jsonb)
+        FROM cause
         ON CONFLICT (id) DO NOTHING
         RETURNING id
+    ), posted AS (
+        INSERT INTO ledger_entries (event_id, line, account_id, amount, action)
+        SELECT event.id, line, account_id, amount, action
+        FROM event, unnest(
+            CAST(:accounts AS bigint[]), CAST(:amounts AS numeric[]), CAST(:actions AS text[])
+        ) WITH ORDINALITY AS entry (account_id, amount, action, line)
+        RETURNING line
     )
-    INSERT INTO ledger_entries (event_id, line, account_id, amount, action)
-    SELECT event.id, line, account_id, amount, action
-    FROM event, unnest(
-        CAST(:accounts AS bigint[]), CAST(:amounts AS numeric[]), CAST(:actions AS text[])
-    ) WITH ORDINALITY AS entry (account_id, amount, action, line)
-""")
+"""
+"""Two parts of a WITH clause that append the event of `posting` if the part `cause` has a row.
+
+They let whatever makes kudos move post it in the same statement.
+"""
+_POST = text("WITH cause AS (SELECT 1)," + POSTING + "SELECT count(*) FROM posted")
+
+
+def posting(
+    event_id: UUID,
+    kind: str,
+    entries: Sequence[Entry],
+    *,
+    request_id: UUID | None = None,
+    detail: str | None = None,
+) -> dict[str, Any]:
+    """The values that `POSTING` needs for one event.
+
+    `request_id` names the request whose reservation pays the debits; `detail` is JSON for the audit.
+    Raises `UnbalancedError` when the entries do not sum to zero.
+    """
+    check_balanced(entries)
+    return {
+        "event_id": event_id,
+        "event_kind": kind,
+        "event_request": request_id,
+        "event_detail": detail,
+        "accounts": [entry.account_id for entry in entries],
+        "amounts": [entry.amount for entry in entries],
+        "actions": [entry.action for entry in entries],
+    }
 
 
 def post(
@@ -43,25 +77,9 @@ def post(
     request_id: UUID | None = None,
     detail: str | None = None,
 ) -> bool:
-    """Append one event. Returns False, and moves nothing, when `event_id` has been posted before.
-
-    `request_id` names the request whose reservation pays the debits; `detail` is JSON for the audit.
-    Raises `UnbalancedError` when the entries do not sum to zero.
-    """
-    check_balanced(entries)
-    result = db.execute(
-        _POST,
-        {
-            "id": event_id,
-            "kind": kind,
-            "request_id": request_id,
-            "detail": detail,
-            "accounts": [entry.account_id for entry in entries],
-            "amounts": [entry.amount for entry in entries],
-            "actions": [entry.action for entry in entries],
-        },
-    )
-    return result.rowcount > 0
+    """Append one event (see `posting`). False, and nothing moves, when `event_id` was posted before."""
+    values = posting(event_id, kind, entries, request_id=request_id, detail=detail)
+    return bool(db.execute(_POST, values).scalar_one())
 
 
 def open_accounts(db: Connection, user_id: int, account_class: AccountClass) -> tuple[int, int]:
