@@ -1,8 +1,12 @@
 """The database: one engine per process, one metadata for all tables."""
 
+import orjson
+from psycopg.types.json import set_json_loads
 from sqlalchemy import Engine, MetaData, create_engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import DeclarativeBase
+
+set_json_loads(orjson.loads)
 
 
 class Base(DeclarativeBase):
@@ -33,7 +37,7 @@ def make_engine(url: str, pool_size: int, *, autocommit: bool = False) -> Engine
     return create_engine(
         parsed,
         pool_size=pool_size,
-        max_overflow=4,
+        max_overflow=0,
         isolation_level="AUTOCOMMIT" if autocommit else "READ COMMITTED",
         pool_reset_on_return=None if autocommit else "rollback",
         pool_recycle=1800,

@@ -3,10 +3,10 @@
 import hashlib
 import hmac
 import os
-import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
+from secrets import token_hex
 
 from flask import has_request_context, request
 
@@ -33,16 +33,19 @@ class LocalStore:
 
     def put(self, key: str, data: bytes) -> None:
         path = self._path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
         # No key starts with a dot, so nobody can ask for the file before it is whole.
-        handle, temporary = tempfile.mkstemp(prefix=".", dir=path.parent)
+        temporary = path.with_name(f".{token_hex(8)}")
         try:
-            with os.fdopen(handle, "wb") as file:
+            try:
+                file = open(temporary, "xb")  # noqa: SIM115 - closed just below
+            except FileNotFoundError:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                file = open(temporary, "xb")  # noqa: SIM115
+            with file:
                 file.write(data)
             os.replace(temporary, path)
         except BaseException:
-            with suppress(FileNotFoundError):
-                os.unlink(temporary)
+            temporary.unlink(missing_ok=True)
             raise
 
     def get(self, key: str) -> bytes | None:
