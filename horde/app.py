@@ -34,7 +34,8 @@ from horde.workers import service as workers
 AREAS = (image_routes.area, moderation_routes.area, status_routes.area, user_routes.area, worker_routes.area)
 
 TASKS = (
-    Task("image queue", 1, lambda platform: snapshot.publish(platform, "image")),
+    Task("places in the queue", 1, lambda platform: snapshot.publish_places(platform, "image")),
+    Task("groups in the queue", 2, lambda platform: snapshot.publish_groups(platform, "image")),
     Task("kudos ledger", 3, ledger.fold_all),
     Task("records", 5, sweep.fold_records),
     Task("heartbeats", 5, workers.fold_heartbeats),

@@ -30,7 +30,8 @@ def owner(horde: Horde) -> Account:
     """Owner of a trusted worker that has popped before; a leader counts the queue."""
     owner = horde.account(Role.TRUSTED, username="Owner")
     horde.pop(owner)
-    snapshot.publish(horde.platform, "image")
+    snapshot.publish_places(horde.platform, "image")
+    snapshot.publish_groups(horde.platform, "image")
     forget(horde.platform)
     horde.pop(owner)
     return owner

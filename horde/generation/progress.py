@@ -7,9 +7,8 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, text
 
 _REQUEST = text("""
-    SELECT request.id, request.kind, request.n, request.jobs, request.faulted, request.rank, request.size,
-        request.things, request.tax, request.r2, request.lanes, request.user_id, request.options,
-        request.worker_blacklist, request.workers,
+    SELECT request.id, request.n, request.faulted, request.rank, request.size, request.things, request.r2,
+        request.user_id, request.worker_blacklist, request.workers,
         ARRAY(SELECT state FROM jobs WHERE jobs.request_id = request.id) AS states,
         request.tax + coalesce((
             SELECT sum(charged) FROM jobs WHERE jobs.request_id = request.id

@@ -182,7 +182,8 @@ _SEARCH = """
         WHERE request_id <> ALL(CAST(:refused AS uuid[]))
         GROUP BY rank, request_id ORDER BY 1, 2, 3 LIMIT :candidates
     ), picked AS (
-        SELECT request.* FROM candidates JOIN requests request ON request.id = candidates.request_id
+        SELECT request.id, request.rank, request.n, request.payload, request.options, request.ttl, request.r2
+        FROM candidates JOIN requests request ON request.id = candidates.request_id
         WHERE request.n > 0 AND request.expires > now()
             AND NOT (request.worker_blacklist AND :worker = ANY(request.workers))
             AND NOT EXISTS (
@@ -241,8 +242,8 @@ class Found:
     """What a search came to."""
 
     request: Row[Any] | None
-    """The locked request, with the columns of `tables.Request` and `matched`: the models (or `ANY_MODEL`)
-    of those of its lanes that fit. None: none of those looked at would do."""
+    """The locked request: `id`, `rank`, `n`, `payload`, `options`, `ttl`, `r2` and `matched`, the models (or
+    `ANY_MODEL`) of those of its lanes that fit. None: none of those looked at would do."""
     candidates: int
     """How many requests were looked at."""
     reached: tuple[int, UUID] | None = None

@@ -27,9 +27,9 @@ def rank(priority: Decimal | int, now: float) -> int:
     """Order of service, lowest first, of a request queued at `now` (Unix seconds) with `priority` kudos.
 
     All waiting requests age alike, so their order never changes and it is enough to note, once, what
-    each would have been worth at a common moment. One unit is a hundredth of a kudo, or 2 ms of waiting.
+    each would have been worth at a common moment. One unit is a millionth of a kudo, or 0.2 us of waiting.
     """
-    return int(100 * (Decimal(AGEING_PER_SECOND * now) - priority))
+    return int(1_000_000 * (Decimal(AGEING_PER_SECOND * now) - priority))
 
 
 def size_class(size: int) -> int:

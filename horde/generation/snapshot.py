@@ -1,10 +1,13 @@
 """What waits in the queue, counted about once a second for everybody who asks.
 
-The leader counts and publishes; every process keeps what it read for a second. Without a leader (it has
-just gone, or the cache is away) whoever asks counts.
+The leader counts and publishes; every process keeps what it read for a while. Without a leader (it has
+just gone, or the cache is away) whoever asks counts. There are two readings: the places in the queue,
+small however long it is, and the groups of requests that stand in the same lanes, for workers that find
+nothing to do.
 """
 
 import bisect
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -12,40 +15,27 @@ import orjson
 import redis
 from sqlalchemy import Connection, text
 
-from horde.generation.rules import LaneKey
+from horde.generation.rules import ANY_MODEL, LaneKey
 from horde.platform.runtime import Platform
 
 EXACT_POSITIONS = 1000
 """Places at the head of the queue that are told exactly; beyond, every 50th is kept."""
 PUBLISHED_SECONDS = 15
-KEPT_SECONDS = 1.0
+PLACES_SECONDS, GROUPS_SECONDS = 1.0, 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
-    """Waiting requests that stand in the same lanes."""
-
-    lanes: tuple[int, ...]
-    size: int
-    avoided: frozenset[UUID]
-    """Workers that they do not want."""
-    requests: int
-
-
-@dataclass(frozen=True, slots=True)
-class QueueSnapshot:
-    """The waiting requests of one kind."""
+class Places:
+    """The waiting requests of one kind in order of service."""
 
     ranks: list[int]
-    """Ranks in order of service (all at the head, samples beyond), with the totals up to each:"""
+    """Ranks (all at the head, samples beyond), with the totals up to each:"""
     requests: list[int]
     results: list[int]
     things: list[float]
-    groups: list[Group]
-    lanes: dict[int, LaneKey]
     total_results: int
 
-    def place(self, rank: int) -> tuple[int, int, float]:
+    def before(self, rank: int) -> tuple[int, int, float]:
         """How many requests, results and raw things are served before a request of `rank`."""
         index = bisect.bisect_left(self.ranks, rank) - 1
         if index < 0:
@@ -53,19 +43,49 @@ class QueueSnapshot:
         return self.requests[index], self.results[index], self.things[index]
 
 
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Waiting requests that stand in the same lanes."""
+
+    lanes: tuple[LaneKey, ...]
+    size: int
+    avoided: frozenset[UUID]
+    """Workers that they do not want."""
+    requests: int
+
+
+class Groups:
+    """The waiting requests of one kind by what they demand."""
+
+    def __init__(self, groups: Iterable[Group]) -> None:
+        self.total = 0
+        self._by_model: dict[str, list[Group]] = {}
+        for group in groups:
+            self.total += group.requests
+            for model in {lane.model for lane in group.lanes}:
+                self._by_model.setdefault(model, []).append(group)
+
+    def naming(self, models: Iterable[str]) -> list[Group]:
+        """The groups that one of `models` would do for; all others ask for models that are not among them."""
+        found = {
+            id(group): group for model in {*models, ANY_MODEL} for group in self._by_model.get(model, ())
+        }
+        return list(found.values())
+
+
 _PLACES = text("""
     SELECT rank, place, results, things FROM (
         SELECT rank, row_number() OVER served AS place, sum(n) OVER served AS results,
-            sum(things::numeric * n) OVER served AS things
+            sum(things::numeric * n) OVER served AS things, count(*) OVER () AS total
         FROM requests WHERE kind = :kind AND n > 0
         WINDOW served AS (ORDER BY rank ROWS UNBOUNDED PRECEDING)
     ) waiting
-    WHERE place <= :exact OR place % 50 = 0
+    WHERE place <= :exact OR place % 50 = 0 OR place = total
     ORDER BY place
 """)
 _GROUPS = text("""
     SELECT lanes, size, CASE WHEN worker_blacklist THEN workers ELSE '{}' END AS avoided,
-        count(*) AS requests, sum(n) AS results
+        count(*) AS requests
     FROM requests WHERE kind = :kind AND n > 0 GROUP BY 1, 2, 3
 """)
 _LANES = text("""
@@ -74,68 +94,91 @@ _LANES = text("""
 """)
 
 
-def count(db: Connection, kind: str) -> bytes:
-    """Count the queue of one kind; returns what `load` reads, as JSON."""
+def _count_places(db: Connection, kind: str) -> bytes:
     places = db.execute(_PLACES, {"kind": kind, "exact": EXACT_POSITIONS}).all()
+    return orjson.dumps([[row.rank, row.place, int(row.results), float(row.things)] for row in places])
+
+
+def _parse_places(document: bytes) -> Places:
+    rows = orjson.loads(document)
+    return Places(
+        ranks=[row[0] for row in rows],
+        requests=[row[1] for row in rows],
+        results=[row[2] for row in rows],
+        things=[row[3] for row in rows],
+        total_results=rows[-1][2] if rows else 0,
+    )
+
+
+def _count_groups(db: Connection, kind: str) -> bytes:
     groups = db.execute(_GROUPS, {"kind": kind}).all()
     ids = {lane for group in groups for lane in group.lanes}
     lanes = db.execute(_LANES, {"ids": list(ids)}).all() if ids else []
     return orjson.dumps(
         {
-            "places": [[row.rank, row.place, int(row.results), float(row.things)] for row in places],
+            "kind": kind,
             "groups": [
                 [row.lanes, row.size, [str(worker) for worker in row.avoided], row.requests] for row in groups
             ],
             "lanes": [[row.id, row.model, str(row.target), row.needs, row.size_class] for row in lanes],
-            "results": int(sum(row.results for row in groups)),
         }
     )
 
 
-def _parse(kind: str, document: bytes) -> QueueSnapshot:
+def _parse_groups(document: bytes) -> Groups:
     data = orjson.loads(document)
-    ranks, requests, results, things = (
-        map(list, zip(*data["places"], strict=True)) if data["places"] else ([],) * 4
-    )
-    return QueueSnapshot(
-        ranks=ranks,
-        requests=requests,
-        results=results,
-        things=things,
-        groups=[
-            Group(tuple(lanes), size, frozenset(map(UUID, avoided)), requests)
-            for lanes, size, avoided, requests in data["groups"]
-        ],
-        lanes={
-            lane: LaneKey(kind, model, UUID(target), int(needs, 2), size_class)
-            for lane, model, target, needs, size_class in data["lanes"]
-        },
-        total_results=data["results"],
+    lanes = {
+        lane: LaneKey(data["kind"], model, UUID(target), int(needs, 2), size_class)
+        for lane, model, target, needs, size_class in data["lanes"]
+    }
+    return Groups(
+        Group(
+            tuple(lanes[lane] for lane in ids if lane in lanes), size, frozenset(map(UUID, avoided)), requests
+        )
+        for ids, size, avoided, requests in data["groups"]
     )
 
 
-def publish(platform: Platform, kind: str) -> None:
-    """Count one kind's queue and hand the result to every process."""
+def publish_places(platform: Platform, kind: str) -> None:
+    """Count the places of one kind's queue and hand them to every process."""
+    _publish(platform, f"places:{kind}", lambda db: _count_places(db, kind))
+
+
+def publish_groups(platform: Platform, kind: str) -> None:
+    """Count the groups of one kind's queue and hand them to every process."""
+    _publish(platform, f"groups:{kind}", lambda db: _count_groups(db, kind))
+
+
+def places(platform: Platform, kind: str) -> Places:
+    """The places in one kind's queue as they were a second or two ago."""
+    return platform.local.get(
+        f"places:{kind}",
+        PLACES_SECONDS,
+        lambda: _parse_places(_read(platform, f"places:{kind}", lambda db: _count_places(db, kind))),
+    )
+
+
+def groups(platform: Platform, kind: str) -> Groups:
+    """The groups of one kind's queue as they were a few seconds ago."""
+    return platform.local.get(
+        f"groups:{kind}",
+        GROUPS_SECONDS,
+        lambda: _parse_groups(_read(platform, f"groups:{kind}", lambda db: _count_groups(db, kind))),
+    )
+
+
+def _publish(platform: Platform, key: str, count: Callable[[Connection], bytes]) -> None:
     with platform.read() as db:
-        document = count(db, kind)
-    platform.cache.set(_key(kind), document, ex=PUBLISHED_SECONDS)
+        document = count(db)
+    platform.cache.set(key, document, ex=PUBLISHED_SECONDS)
 
 
-def load(platform: Platform, kind: str) -> QueueSnapshot:
-    """The queue of one kind as it was a second or two ago."""
-
-    def read() -> QueueSnapshot:
-        try:
-            document = platform.cache.get(_key(kind))
-        except redis.RedisError:
-            document = None
-        if not isinstance(document, bytes):
-            with platform.read() as db:
-                document = count(db, kind)
-        return _parse(kind, document)
-
-    return platform.local.get(_key(kind), KEPT_SECONDS, read)
-
-
-def _key(kind: str) -> str:
-    return f"queue:{kind}"
+def _read(platform: Platform, key: str, count: Callable[[Connection], bytes]) -> bytes:
+    try:
+        document = platform.cache.get(key)
+    except redis.RedisError:
+        document = None
+    if isinstance(document, bytes):
+        return document
+    with platform.read() as db:
+        return count(db)

@@ -32,6 +32,7 @@ KIND = rules.KIND
 MOST_METADATA = 50
 MOST_RESULT_PIXELS = (4 * 3072) ** 2
 """Results may be larger than what was asked for: upscalers enlarge them."""
+SKIPPED_SECONDS = 3.0
 CURSOR_SECONDS = 120.0
 """How long it is remembered where a worker's search has got to."""
 UPLOADED = "R2"
@@ -233,23 +234,31 @@ def _nothing(skipped: dict[str, int]) -> dict[str, Any]:
 
 
 def _skipped(platform: Platform, worker: WorkerFacts) -> dict[str, int]:
-    """How many waiting requests this worker cannot serve, for each reason; a second or two old."""
-    waiting = snapshot.load(platform, KIND)
+    """How many waiting requests this worker cannot serve, for each reason; some seconds old."""
+    key = f"skipped:{worker.id}:{hash(worker)}"
+    return dict(platform.local.get(key, SKIPPED_SECONDS, lambda: _count_skipped(platform, worker)))
+
+
+def _count_skipped(platform: Platform, worker: WorkerFacts) -> dict[str, int]:
+    waiting = snapshot.groups(platform, KIND)
+    named = waiting.naming(worker.models)
     counts = dict.fromkeys(ALWAYS_COUNTED, 0)
+    counts["models"] = waiting.total - sum(group.requests for group in named)
     offered = matching.offers(worker)
-    for group in waiting.groups:
-        lanes = [waiting.lanes[lane] for lane in group.lanes if lane in waiting.lanes]
-        served = [lane for lane in lanes if lane.model == ANY_MODEL or lane.model in worker.models]
+    known: dict[int, set[str]] = {}
+    for group in named:
+        served = [lane for lane in group.lanes if lane.model == ANY_MODEL or lane.model in worker.models]
         reasons: set[str] = set()
-        if not served:
-            reasons.add("models")
-        open_to = [lane for lane in served if lane.target in (ANY_WORKER, worker.id)]
-        if (served and not open_to) or worker.id in group.avoided:
+        if worker.id in group.avoided or all(lane.target not in (ANY_WORKER, worker.id) for lane in served):
             reasons.add("worker_id")
         if group.size > worker.max_pixels:
             reasons.add("max_pixels")
-        lacking = [matching.missing(lane.needs, offered) for lane in served]
-        if lacking and all(lacking):
+        lacking = []
+        for lane in served:
+            if lane.needs not in known:
+                known[lane.needs] = matching.missing(lane.needs, offered)
+            lacking.append(known[lane.needs])
+        if all(lacking):
             reasons.update(*lacking)
         for reason in reasons:
             counts[reason] = counts.get(reason, 0) + group.requests

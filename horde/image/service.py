@@ -160,7 +160,7 @@ def _wanted_workers(platform: Platform, request: GenerationInputStable) -> list[
 
 def _load(platform: Platform) -> upfront.Load:
     threads = sum(worker.threads for worker in workers.online_workers(platform, KIND))
-    return upfront.Load(threads=threads, queued=snapshot.load(platform, KIND).total_results)
+    return upfront.Load(threads=threads, queued=snapshot.places(platform, KIND).total_results)
 
 
 class Draft:
@@ -314,7 +314,7 @@ def _check_fields(platform: Platform, row: Row[Any]) -> dict[str, Any]:
     if counted.waiting:
         verdict = _verdict_of(platform, row)
         possible = possible or bool(verdict.able)
-        requests, results, things = snapshot.load(platform, KIND).place(row.rank)
+        requests, results, things = snapshot.places(platform, KIND).before(row.rank)
         position = requests + 1
         wait += seconds_ahead(things + float(row.things) * row.n, results + row.n, verdict.able)
     elif not counted.processing:

@@ -52,6 +52,7 @@ def job(horde: Horde, owner: Account, payer: Account) -> str:
 def only_request(horde: Horde) -> str:
     return str(scalar(horde.platform, "SELECT id FROM requests"))
 
+
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
 
