@@ -60,3 +60,5 @@ def worker_exit(_server: Any, worker: Any) -> None:
     extensions = getattr(getattr(worker, "wsgi", None), "extensions", {})
     if "horde_runner" in extensions:
         extensions["horde_runner"].stop()
+    if "horde_webhooks" in extensions:
+        extensions["horde_webhooks"].close()

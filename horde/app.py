@@ -11,7 +11,7 @@ from flask import Flask
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from horde.generation import snapshot, sweep
+from horde.generation import snapshot, sweep, webhooks
 from horde.image import routes as image_routes
 from horde.kudos import service as ledger
 from horde.model_reference import service as references
@@ -58,7 +58,9 @@ def create_app(settings: Settings | None = None) -> Flask:
     app = Flask(__name__, static_folder=None)
     platform = make_platform(settings)
     app.extensions["horde"] = platform
-    app.extensions["horde_runner"] = Runner(platform, TASKS)
+    sender = webhooks.Sender()
+    app.extensions["horde_webhooks"] = sender
+    app.extensions["horde_runner"] = Runner(platform, [*TASKS, Task("webhooks", 1, sender.deliver)])
     status_routes.BusyCalls(app)
     init_http(app, platform, AREAS)
     if isinstance(platform.store, LocalStore):

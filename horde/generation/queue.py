@@ -147,6 +147,8 @@ class Offer:
     """Lower-case words whose presence in the prompt it refuses."""
 
 
+# Written so that PostgreSQL cannot choose to read the whole queue, whatever it knows about the values:
+# friends' requests are found first, and each one's places by a subquery that cannot become a join.
 _SEARCH = """
     WITH servable AS MATERIALIZED (
         SELECT id, model FROM lanes
@@ -156,6 +158,9 @@ _SEARCH = """
             AND size_class <= :size_class
     ), width AS (
         SELECT least(:per_lane, greatest(2, :heads / greatest(1, count(*)))) AS rows FROM servable
+    ), befriended AS MATERIALIZED (
+        SELECT id, rank FROM requests
+        WHERE user_id = ANY(CAST(:friends AS bigint[])) AND n > 0 AND kind = :kind AND size <= :size
     ), heads AS (
         SELECT 1 AS pass, servable.id AS lane, head.rank, head.request_id
         FROM servable CROSS JOIN LATERAL (
@@ -167,15 +172,13 @@ _SEARCH = """
         WHERE NOT :only_friends
         UNION ALL
         (
-            SELECT 0, 0, request.rank, request.id FROM requests request
-            WHERE request.user_id = ANY(CAST(:friends AS bigint[])) AND request.n > 0
-                AND request.kind = :kind AND request.size <= :size
-                AND (request.rank, request.id) > (:after_rank, CAST(:after_id AS uuid))
-                AND EXISTS (
-                    SELECT FROM queue JOIN servable ON servable.id = queue.lane_id
-                    WHERE queue.request_id = request.id
+            SELECT 0, 0, rank, id FROM befriended
+            WHERE (rank, id) > (:after_rank, CAST(:after_id AS uuid))
+                AND (
+                    SELECT true FROM queue JOIN servable ON servable.id = queue.lane_id
+                    WHERE queue.request_id = befriended.id LIMIT 1
                 )
-            ORDER BY request.rank, request.id LIMIT (SELECT rows FROM width)
+            ORDER BY rank, id LIMIT (SELECT rows FROM width)
         )
     ), candidates AS (
         SELECT min(pass) AS pass, rank, request_id FROM heads

@@ -1,23 +1,25 @@
 """What workers do with image requests: take jobs, hand in results. One function here is one transaction."""
 
-import base64
 import random
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, Row
 
-from horde.generation import queue, settlement, snapshot
+from horde.generation import queue, settlement, snapshot, webhooks
 from horde.generation.queue import Offer
 from horde.generation.rules import ANY_MODEL, ANY_WORKER, DELIVERED
 from horde.image import facts, matching, prices, rules
 from horde.image.matching import ImageFacts
+from horde.image.results import describe_result, image_key
 from horde.image.schemas import ModelPayloadStable, PopInputStable, SubmitInputStable
 from horde.kudos.rules import kudos
 from horde.model_reference.rules import baseline_of
 from horde.model_reference.schemas import ImageModel
 from horde.model_reference.service import image_models
+from horde.moderation import timeouts
 from horde.platform.errors import BadRequest, Forbidden, NotFound
 from horde.platform.ids import new_id, parse_id
 from horde.platform.images import as_webp, decode_base64_image
@@ -55,11 +57,6 @@ ALWAYS_COUNTED = (
 """Reasons that a pop counts even when nothing was refused for them."""
 
 
-def image_key(job_id: UUID) -> str:
-    """Name of a job's picture in the object store."""
-    return f"{job_id}.webp"
-
-
 def pop(platform: Platform, api_key: str, address: str, offer: PopInputStable) -> dict[str, Any]:
     """Check a worker in and hand it jobs of the most deserving request that it can serve.
 
@@ -69,6 +66,7 @@ def pop(platform: Platform, api_key: str, address: str, offer: PopInputStable) -
     """
     friends = worker_rules.priority_user_ids(offer.priority_usernames)
     owner = users.authenticate(platform, api_key)
+    timeouts.check_timeout(platform, address)
     accepted = _accepted_models(owner, offer.models, image_models(platform).models)
     worker = workers.check_in(platform, owner, KIND, offer.name, _settings(offer, accepted), address)
     jobs, refused_for_words = _find_and_take(platform, worker, owner, friends, offer.amount)
@@ -347,18 +345,28 @@ def _deliver(
         job.price, factor, rules.settled_terms(job.payload, job.options), censored=state != "ok"
     )
     payee = settlement.Payee(owner.balance_account, owner.escrow_account, owner.trusted)
-    with platform.read() as db:
-        paid = settlement.deliver(
-            db,
-            job,
-            payee,
-            state,
-            seed=result.seed,
-            metadata=[entry.model_dump(exclude_none=True) for entry in result.gen_metadata],
-            charge=charge,
-            reward=reward,
-        )
-        if paid and job.options["reserved"]:
+    metadata = [entry.model_dump(exclude_none=True) for entry in result.gen_metadata]
+    values: dict[str, Any] = {
+        "seed": result.seed,
+        "metadata": metadata,
+        "charge": charge,
+        "reward": reward,
+    }
+    webhook = job.options.get("webhook")
+    if webhook is None:
+        with platform.read() as db:
+            paid = settlement.deliver(db, job, payee, state, **values)
+    else:
+        ended = SimpleNamespace(**{**job._mapping, "state": state, "seed": result.seed, "metadata": metadata})
+        body = describe_result(platform, ended, r2=job.r2)
+        del body["state"]
+        body |= {"seed": result.seed, "request": job.request_id, "kudos": job.price * factor}
+        with platform.engine.begin() as db:
+            paid = settlement.deliver(db, job, payee, state, **values)
+            if paid:
+                webhooks.enqueue(db, webhook, body)
+    if paid and job.options["reserved"]:
+        with platform.read() as db:
             settlement.release_if_complete(db, job.request_id)
     if not paid:
         with platform.read() as db:
@@ -367,9 +375,3 @@ def _deliver(
             raise _no_job(str(job.id))
         _check_open(now.state, str(job.id), state)
     return float(reward)
-
-
-def stored_base64(platform: Platform, job_id: UUID) -> str:
-    """A job's picture as base64, or "N/A" when the store does not have it (any more)."""
-    picture = platform.store.get(image_key(job_id))
-    return "N/A" if picture is None else base64.b64encode(picture).decode()

@@ -57,10 +57,10 @@ class GenerateCheck(Resource):
     """A request's progress."""
 
     @limited("10/second", key="path")
-    @area.operation(answers={200: RequestStatusCheck}, errors=(404,))
+    @area.operation(answers={200: RequestStatusCheck}, errors=(403, 404))
     def get(self, id: str) -> Response:
         """Show how far a request has got, without its images."""
-        return answer(service.check(current_platform(), id))
+        return answer(service.check(current_platform(), id, direct_address(), client_agent()))
 
 
 @area.route("/generate/status/<string:id>")

@@ -244,7 +244,6 @@ def check_supported(request: GenerationInputStable) -> None:
         "ImageValidationFailed",
         "Image validation failed: this server does not take source images yet.",
     )
-    refuse_if(request.webhook, "BadRequest", "This server does not call webhooks yet. Leave webhook out.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,13 +16,18 @@ from horde.generation import progress, queue, settlement, snapshot
 from horde.generation.rules import ANY_MODEL, ANY_WORKER, LaneKey, Progress, rank, seconds_ahead
 from horde.generation.rules import progress as count_progress
 from horde.image import facts, matching, rules, upfront
-from horde.image.jobs import image_key, stored_base64
+from horde.image.prompts import cleared_prompt
+from horde.image.results import describe_result
 from horde.image.schemas import GenerationInputStable
 from horde.kudos import pricing
 from horde.kudos import service as ledger
 from horde.model_reference.service import image_models
-from horde.platform.errors import Forbidden, NotFound, TooManyRequests
+from horde.moderation import timeouts
+from horde.platform import outbound
+from horde.platform.errors import BadRequest, Forbidden, NotFound, TooManyRequests
+from horde.platform.http import DEFAULT_AGENT
 from horde.platform.ids import new_id, parse_id
+from horde.platform.outbound import OutboundError
 from horde.platform.runtime import Platform
 from horde.users import service as users
 from horde.users.rules import Role, UserFacts
@@ -141,12 +146,26 @@ def _admit(
     if request.style is not None:
         raise NotFound(f"There is no style or collection '{request.style[:100]}'.", "StyleNotFound")
     user = users.authenticate(platform, sender.api_key)
+    models = image_models(platform).models
     rules.check_sender(request, user, sender.client_agent)
-    rules.check_request(request, user, image_models(platform).models)
+    _check_webhook(platform, request)
+    timeouts.check_timeout(platform, sender.address)
+    prompt = cleared_prompt(platform, user, sender.address, request, models)
+    request = request.model_copy(update={"prompt": prompt})
+    rules.check_request(request, user, models)
     rules.check_supported(request)
     if user.has(Role.EDUCATION):
         request = request.model_copy(update={"nsfw": False, "censor_nsfw": True, "trusted_workers": True})
     return user, request
+
+
+def _check_webhook(platform: Platform, request: GenerationInputStable) -> None:
+    if request.webhook is None:
+        return
+    try:
+        outbound.check_url(platform.settings, request.webhook)
+    except OutboundError as error:
+        raise BadRequest(f"The webhook cannot be called: {error}.") from error
 
 
 def _wanted_workers(platform: Platform, request: GenerationInputStable) -> list[UUID]:
@@ -225,6 +244,7 @@ class Draft:
             "source_processing": request.source_processing,
             "source_image": bool(request.source_image),
             "reserved": reserved,
+            "webhook": request.webhook,
         }
         if not request.models:
             options["facts"] = asdict(rules.image_facts(request, self._user))
@@ -268,8 +288,17 @@ def _could_serve(worker: WorkerFacts, lanes: Sequence[LaneKey], size: int, user_
     )
 
 
-def check(platform: Platform, request_id: str) -> dict[str, Any]:
-    """The fields of `RequestStatusCheck`. Raises `RequestNotFound` (404) for unknown and expired ids."""
+def check(platform: Platform, request_id: str, address: str, client_agent: str) -> dict[str, Any]:
+    """The fields of `RequestStatusCheck`. Raises `RequestNotFound` (404) for unknown and expired ids.
+
+    Programs that do not say what they are get 403 while their address is in timeout.
+    """
+    if client_agent == DEFAULT_AGENT and timeouts.timeout_seconds(platform, address):
+        raise Forbidden(
+            "Calls from your address are not accepted at present. Wait some minutes, and let your program "
+            "say what it is in the header Client-Agent.",
+            "Forbidden",
+        )
     with platform.read() as db:
         row = _find(db, request_id)
     return _check_fields(platform, row)
@@ -351,20 +380,6 @@ def _counts(counted: Progress) -> dict[str, Any]:
 def _status_fields(platform: Platform, row: Row[Any], jobs: Sequence[Row[Any]]) -> dict[str, Any]:
     return {
         **_check_fields(platform, row),
-        "generations": [_generation(platform, job, r2=row.r2) for job in jobs],
+        "generations": [describe_result(platform, job, r2=row.r2) for job in jobs],
         "shared": False,
-    }
-
-
-def _generation(platform: Platform, job: Row[Any], *, r2: bool) -> dict[str, Any]:
-    return {
-        "id": str(job.id),
-        "img": platform.store.download_url(image_key(job.id)) if r2 else stored_base64(platform, job.id),
-        "seed": str(job.seed),
-        "model": job.model,
-        "worker_id": str(job.worker_id),
-        "worker_name": job.worker_name,
-        "censored": job.state != "ok",
-        "gen_metadata": job.metadata or [],
-        "state": job.state,
     }

@@ -36,6 +36,7 @@ from horde.platform.runtime import Platform
 from horde.users.rules import Role, UserFacts
 
 TIMEOUTS = "timeouts"
+ANY_KEY = "timeouts:any"
 KEPT_SECONDS = 2.0
 TOLD_SECONDS = 4 * 24 * 3600
 """Timeouts longer than that are refused without saying how long they are."""
@@ -48,6 +49,8 @@ log = structlog.get_logger(__name__)
 
 def timeout_seconds(platform: Platform, address: str) -> int:
     """How long `address` is kept out yet, on its own account or with a block, as of 2 seconds ago; or 0."""
+    if not platform.local.get(ANY_KEY, KEPT_SECONDS, lambda: _any(platform)):
+        return 0
     network = read_network(address)
     if network is None:
         return 0
@@ -125,6 +128,15 @@ def _kept(network: Network) -> str:
     return f"timeout:{name(network)}"
 
 
+def _any(platform: Platform) -> bool:
+    """Whether anybody at all is kept out; nearly always nobody is, and then no address is looked up."""
+    try:
+        return bool(platform.cache.exists(TIMEOUTS))
+    except redis.RedisError as error:
+        log.warning("everybody let in, Valkey does not answer", error=str(error))
+        return False
+
+
 def _end(platform: Platform, network: Network) -> float:
     """When the last timeout of `network` ends, in Unix seconds; 0 when there is none."""
     try:
@@ -142,6 +154,7 @@ def _keep_out(platform: Platform, network: Network, seconds: float) -> None:
     pipeline.zremrangebyscore(TIMEOUTS, "-inf", now)
     pipeline.zadd(TIMEOUTS, {name(network): now + seconds}, gt=True)
     pipeline.execute()
+    platform.local.drop(ANY_KEY)
 
 
 def _let_in(platform: Platform, network: Network) -> None:

@@ -144,7 +144,7 @@ def test_a_job_that_ends_in_many_ways_ends_once(platform: Platform, owner: Accou
                 return 0.0
 
         in_threads(6, work)
-        shown = service.check(platform, request)
+        shown = service.check(platform, request, "192.0.2.1", "tests")
         assert shown["finished"] + shown["restarted"] == 1
         assert shown["waiting"] == shown["restarted"]
         service.cancel(platform, request)
@@ -183,7 +183,7 @@ def test_the_queue_is_right_after_everything_at_once(platform: Platform, owner: 
 
     in_threads(THREADS, work)
     for request in requests:
-        shown = service.check(platform, request)
+        shown = service.check(platform, request, "192.0.2.1", "tests")
         assert shown["processing"] == 0
         assert shown["done"] == (shown["waiting"] == 0)
     assert_all_is_well(platform)
@@ -248,7 +248,7 @@ class TestWhileAJobIsGivenBack:
             wait_for_a_blocked_statement(platform)
             db.commit()
             giving_back.result(timeout=10)
-        assert service.check(platform, request)["faulted"]
+        assert service.check(platform, request, "192.0.2.1", "tests")["faulted"]
         assert_all_is_well(platform)
 
 

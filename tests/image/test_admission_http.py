@@ -265,7 +265,6 @@ class TestUpfrontKudos:
     [
         ({"source_image": "aGVsbG8="}, 400, "ImageValidationFailed", "source images"),
         ({"source_image": "https://example.com/a.webp"}, 400, "ImageValidationFailed", "source images"),
-        ({"webhook": "https://example.com/hook"}, 400, "BadRequest", "webhook"),
         ({"style": "no such style"}, 404, "StyleNotFound", "no such style"),
         ({"style": str(uuid4())}, 404, "StyleNotFound", "style"),
     ],

@@ -259,7 +259,7 @@ class Loop(RuleBasedStateMachine):
     def progress_adds_up(self) -> None:
         assert scalar(self.platform, "SELECT count(*) FROM requests") == len(self.known)
         for request in self.known.values():
-            shown = service.check(self.platform, request.id)
+            shown = service.check(self.platform, request.id, "192.0.2.1", "tests")
             assert (shown["finished"], shown["processing"], shown["waiting"], shown["restarted"]) == (
                 request.finished,
                 len(request.under_way),

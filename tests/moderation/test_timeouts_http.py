@@ -312,7 +312,7 @@ class TestLookups:
         stats = horde.platform.cache.info("commandstats")
         calls = {name.removeprefix("cmdstat_"): stat["calls"] for name, stat in stats.items()}
         calls.pop("config|resetstat", None)
-        assert calls == {"zmscore": 2}
+        assert calls == {"zmscore": 2, "exists": 1}
 
     @pytest.mark.parametrize("address", ["", "unknown", "1.2.3.4/24x"])
     def test_what_is_no_address_is_not_kept_out(self, horde: Horde, address: str) -> None:
@@ -329,7 +329,7 @@ class TestLookups:
             timeouts.check_timeout(horde_without.platform, "203.0.113.7")
             report(horde_without, "203.0.113.7", proxy="192.0.2.1")
         assert [each["event"] for each in logs] == [
-            "address let in, Valkey does not answer",
+            "everybody let in, Valkey does not answer",
             "refused prompt not noted, Valkey does not answer",
         ]
         assert json.dumps(logs)

@@ -11,6 +11,7 @@ from horde.platform.http.headers import send_common_headers
 from horde.platform.http.ratelimit import RouteLimiter, limited, relax, unlimited
 from horde.platform.http.requests import (
     ANONYMOUS_KEY,
+    DEFAULT_AGENT,
     api_key,
     body,
     client_agent,
@@ -23,6 +24,7 @@ from horde.platform.runtime import Platform
 
 __all__ = [
     "ANONYMOUS_KEY",
+    "DEFAULT_AGENT",
     "Area",
     "DistinctList",
     "Input",
