@@ -117,7 +117,9 @@ class Lane(Base):
     """
 
     __tablename__ = "lanes"
-    __table_args__ = (Index("ix_lanes_match", "kind", "model", "target"),)
+    __table_args__ = (
+        Index("ix_lanes_match", "kind", "model", "target", "size_class", postgresql_include=["needs", "id"]),
+    )
 
     id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     kind: Mapped[str] = mapped_column(String(20))

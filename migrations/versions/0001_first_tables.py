@@ -55,7 +55,13 @@ def upgrade() -> None:
         sa.Column("size_class", sa.SmallInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_lanes")),
     )
-    op.create_index("ix_lanes_match", "lanes", ["kind", "model", "target"], unique=False)
+    op.create_index(
+        "ix_lanes_match",
+        "lanes",
+        ["kind", "model", "target", "size_class"],
+        unique=False,
+        postgresql_include=["needs", "id"],
+    )
     op.create_table(
         "ledger_entries",
         sa.Column("event_id", sa.UUID(), nullable=False),
