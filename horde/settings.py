@@ -61,9 +61,7 @@ class Settings(BaseSettings):
     worker: bool = True
     """Whether `horde serve` attaches the built-in sample worker (`WORKER=0` leaves it out)."""
 
-    horde_title: str
     max_body_mib: int = Field(ge=1)
-    admins: Annotated[tuple[str, ...], NoDecode] = ()
 
     outbound_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = ()
     """Networks that addresses named by users may lead to although they are not public (comma-separated)."""
@@ -96,7 +94,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_json: bool = False
 
-    @field_validator("trusted_proxies", "service_addresses", "admins", "outbound_networks", mode="before")
+    @field_validator("trusted_proxies", "service_addresses", "outbound_networks", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         """Lists come from the environment as text with commas."""
