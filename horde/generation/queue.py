@@ -149,6 +149,7 @@ class Offer:
 
 # Written so that PostgreSQL cannot choose to read the whole queue, whatever it knows about the values:
 # friends' requests are found first, and each one's places by a subquery that cannot become a join.
+# 500 is the most that a known account may have waiting; the anonymous one may have any number.
 _SEARCH = """
     WITH servable AS MATERIALIZED (
         SELECT id, model FROM lanes
@@ -159,8 +160,11 @@ _SEARCH = """
     ), width AS (
         SELECT least(:per_lane, greatest(2, :heads / greatest(1, count(*)))) AS rows FROM servable
     ), befriended AS MATERIALIZED (
-        SELECT id, rank FROM requests
-        WHERE user_id = ANY(CAST(:friends AS bigint[])) AND n > 0 AND kind = :kind AND size <= :size
+        SELECT first.id, first.rank FROM unnest(CAST(:friends AS bigint[])) AS friend (id), LATERAL (
+            SELECT id, rank FROM requests
+            WHERE user_id = friend.id AND n > 0 AND kind = :kind AND size <= :size
+            ORDER BY rank LIMIT 500
+        ) first
     ), heads AS (
         SELECT 1 AS pass, servable.id AS lane, head.rank, head.request_id
         FROM servable CROSS JOIN LATERAL (

@@ -318,6 +318,11 @@ def _check_parameters(case: Case) -> None:
         "cfg_scale can have two decimals at most.",
     )
     refuse_if(
+        ANY_MODEL in request.models,
+        "BadRequest",
+        f"'{ANY_MODEL}' is not the name of a model. An empty list accepts every model.",
+    )
+    refuse_if(
         len(set(request.models)) > MOST_MODELS,
         "BadRequest",
         f"At most {MOST_MODELS} models can be named. An empty list accepts every model.",

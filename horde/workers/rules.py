@@ -13,6 +13,7 @@ STALE_SECONDS = 300
 """A worker that has not popped for so long is offline."""
 MAX_MODELS = 300
 MAX_BLACKLIST = 200
+MAX_PRIORITY_USERS = 50
 MAX_NAME = 100
 HOSTED_NOTEBOOKS = ("colab", "tpu", "google")
 BASELINE_SPEED = {"image": 1_000_000.0, "text": 1.0, "interrogation": 1.0}
@@ -116,7 +117,7 @@ def clean_blacklist(words: Sequence[str]) -> list[str]:
 
 
 def priority_user_ids(names: Sequence[str]) -> list[int]:
-    """The ids in `alias#id` names. Raises `InvalidPriorityUsername` for anything else."""
+    """The ids in `alias#id` names; the first 50 count. Raises `InvalidPriorityUsername` for anything else."""
     ids = []
     for name in names:
         _, mark, number = name.rpartition("#")
@@ -126,7 +127,7 @@ def priority_user_ids(names: Sequence[str]) -> list[int]:
                 "InvalidPriorityUsername",
             )
         ids.append(int(number))
-    return ids
+    return ids[:MAX_PRIORITY_USERS]
 
 
 def changed_settings(worker: Any, settings: dict[str, Any]) -> dict[str, Any]:

@@ -147,3 +147,20 @@ def test_processes_that_die_lose_nothing_and_pay_nothing_twice(server: Server, p
         stop.set()
         killer.join()
     check_everything(server, statuses, paid)
+
+
+def test_large_pictures_are_converted_while_others_are_served(server: Server, platform: Platform) -> None:
+    owner = Caller(server, account(platform, Role.TRUSTED).key)
+    asker = Caller(server, account(platform, amount=50).key)
+    body = {"prompt": "a fox", "params": {"width": 1024, "height": 1024}, "models": [MODEL], "r2": False}
+    request_id = asker.call("POST", "/generate/async", body).json()["id"]
+    offer = {"name": "Large", "models": [MODEL], "bridge_agent": AGENT, "max_pixels": 1024 * 1024}
+    job = owner.call("POST", "/generate/pop", offer).json()["id"]
+    large = base64.b64encode(picture(1024, 1024, format="PNG")).decode()
+    broken = base64.b64encode(picture(1024, 1024, format="PNG")[:-500]).decode()
+    refused = owner.call("POST", "/generate/submit", {"id": job, "generation": broken, "seed": 1})
+    assert (refused.status_code, refused.json()["rc"]) == (400, "ImageValidationFailed")
+    taken = owner.call("POST", "/generate/submit", {"id": job, "generation": large, "seed": 1})
+    assert taken.status_code == 200, taken.text
+    image = asker.call("GET", f"/generate/status/{request_id}").json()["generations"][0]["img"]
+    assert base64.b64decode(image)[8:12] == b"WEBP"

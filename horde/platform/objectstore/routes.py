@@ -3,6 +3,7 @@
 from flask import Blueprint, Response, request
 
 from horde.platform.errors import HordeError, NotFound
+from horde.platform.http.ratelimit import unlimited
 from horde.platform.images import MAX_IMAGE_BYTES, check_image, media_type
 from horde.platform.objectstore.local import LocalStore
 
@@ -11,10 +12,14 @@ MAX_UPLOAD_PIXELS = (4 * 3072) ** 2
 
 
 def object_routes(store: LocalStore) -> Blueprint:
-    """Routes `/objects/<key>` for the URLs that `store` signs; pages of every origin may use them."""
+    """Routes `/objects/<key>` for the URLs that `store` signs; pages of every origin may use them.
+
+    They have no rate limit: every URL was handed out under one, and many workers may share an address.
+    """
     routes = Blueprint("objects", __name__)
 
     @routes.get("/objects/<key>", provide_automatic_options=False)
+    @unlimited
     def download(key: str) -> Response:
         seconds = _verify(store, "GET", key)
         data = store.get(key)
@@ -25,6 +30,7 @@ def object_routes(store: LocalStore) -> Blueprint:
         return response
 
     @routes.put("/objects/<key>", provide_automatic_options=False)
+    @unlimited
     def upload(key: str) -> Response:
         _verify(store, "PUT", key)
         data = _read_body()
