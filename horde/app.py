@@ -12,8 +12,10 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from horde.generation import snapshot, sweep, webhooks
+from horde.image import rating_routes
 from horde.image import routes as image_routes
 from horde.kudos import service as ledger
+from horde.kudos import shared_keys
 from horde.model_reference import service as references
 from horde.moderation import routes as moderation_routes
 from horde.platform import logs
@@ -27,11 +29,20 @@ from horde.platform.periodic import Runner, Task
 from horde.platform.runtime import Platform
 from horde.settings import Settings, load_settings
 from horde.status import routes as status_routes
+from horde.users import passkeys, shared_key_routes
 from horde.users import routes as user_routes
 from horde.workers import routes as worker_routes
 from horde.workers import service as workers
 
-AREAS = (image_routes.area, moderation_routes.area, status_routes.area, user_routes.area, worker_routes.area)
+AREAS = (
+    image_routes.area,
+    rating_routes.area,
+    moderation_routes.area,
+    status_routes.area,
+    shared_key_routes.area,
+    user_routes.area,
+    worker_routes.area,
+)
 
 TASKS = (
     Task("places in the queue", 1, lambda platform: snapshot.publish_places(platform, "image")),
@@ -40,12 +51,11 @@ TASKS = (
     Task("records", 5, sweep.fold_records),
     Task("heartbeats", 5, workers.fold_heartbeats),
     Task("reservations", 5, sweep.release_reservations),
+    Task("shared keys", 5, shared_keys.forget_spending),
     Task("overdue jobs", 10, sweep.abort_overdue_jobs),
     Task("worker speeds", 30, sweep.measure_speeds),
     Task("expired requests", 60, sweep.expire_requests),
-    Task(
-        "stored images", 300, lambda platform: platform.store.sweep(platform.settings.object_lifetime_seconds)
-    ),
+    Task("stored images", 300, sweep.delete_old_pictures),
     Task("empty lanes", 600, sweep.close_empty_lanes),
     Task("model references", 60, references.refresh),
 )
@@ -87,6 +97,7 @@ def make_platform(settings: Settings) -> Platform:
         local=LocalCache(cache),
         store=make_store(settings, secret),
         secret=secret,
+        proxy_user=passkeys.proxy_user,
     )
 
 

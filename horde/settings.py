@@ -69,6 +69,15 @@ class Settings(BaseSettings):
     """PEM file of certificate authorities that are trusted, besides the public ones, when calling such
     addresses."""
 
+    ip_checker_url: str | None = None
+    """https URL, with `{address}` for an IP address, that answers how probably it belongs to a VPN (0 to 1);
+    when unset, all addresses are taken for safe."""
+    ip_safe_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = ()
+    """Networks that are safe whatever the checker says (comma-separated)."""
+
+    rating_service_url: str | None = None
+    """https URL of a service that ratings of images are handed on to; when unset, they are only kept here."""
+
     request_ttl_seconds: int
     slow_request_ttl_seconds: int
     """How long a request outlives its last activity when an extra slow worker took part of it."""
@@ -80,6 +89,9 @@ class Settings(BaseSettings):
     max_workers_trusted: int
     max_workers_per_address: int
 
+    model_requirements: Literal["correct", "warn", "reject"]
+    """What becomes of settings that do not fit a model, when the request does not say: they are moved to the
+    nearest that do, kept with a warning, or refused."""
     model_reference_image: str
     """File name or https URL of the list of known image models,"""
     model_reference_text: str
@@ -94,7 +106,9 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_json: bool = False
 
-    @field_validator("trusted_proxies", "service_addresses", "outbound_networks", mode="before")
+    @field_validator(
+        "trusted_proxies", "service_addresses", "outbound_networks", "ip_safe_networks", mode="before"
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         """Lists come from the environment as text with commas."""
@@ -107,6 +121,20 @@ class Settings(BaseSettings):
     def _file_or_https(cls, value: str) -> str:
         if "://" in value and not value.startswith("https://"):
             raise ValueError("a model reference is a file name or a URL that begins with https://")
+        return value
+
+    @field_validator("rating_service_url")
+    @classmethod
+    def _https(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith("https://"):
+            raise ValueError("the rating service's URL begins with https://")
+        return value
+
+    @field_validator("ip_checker_url")
+    @classmethod
+    def _https_template(cls, value: str | None) -> str | None:
+        if value is not None and not (value.startswith("https://") and "{address}" in value):
+            raise ValueError("the IP checker's URL begins with https:// and holds {address}")
         return value
 
     @classmethod

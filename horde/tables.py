@@ -1,6 +1,7 @@
 """Every table, for migrations: importing this module fills `Base.metadata`."""
 
 from horde.generation import tables as generation
+from horde.image import tables as image
 from horde.kudos import tables as kudos
 from horde.model_reference import tables as model_reference
 from horde.moderation import tables as moderation
@@ -8,4 +9,4 @@ from horde.platform.database import Base
 from horde.users import tables as users
 from horde.workers import tables as workers
 
-__all__ = ["Base", "generation", "kudos", "model_reference", "moderation", "users", "workers"]
+__all__ = ["Base", "generation", "image", "kudos", "model_reference", "moderation", "users", "workers"]

@@ -9,10 +9,12 @@ import click
 from horde.cli.services import command_platform
 from horde.platform.errors import HordeError
 from horde.platform.runtime import Platform
+from horde.users import passkeys
 from horde.users import service as users
 from horde.users.rules import Role
 
 GRANTABLE = {
+    "admin": Role.ADMIN,
     "moderator": Role.MODERATOR,
     "trusted": Role.TRUSTED,
     "educator": Role.EDUCATION,
@@ -45,6 +47,7 @@ def _kudos(_context: click.Context, _parameter: click.Parameter, value: str) -> 
 @admin.command("create-user")
 @click.argument("name")
 @click.option("--kudos", default="0", callback=_kudos, help="Kudos to start with.")
+@click.option("--admin", is_flag=True, help="Administers; may put the horde into maintenance.")
 @click.option("--moderator", is_flag=True, help="May moderate; trusted too.")
 @click.option("--trusted", is_flag=True, help="Is vouched for.")
 @click.option("--educator", is_flag=True, help="Teaches: safe images only, 200 requests at once.")
@@ -77,8 +80,24 @@ def set_role(user_id: int, role: str, off: bool) -> None:
     click.echo(f"{user.alias} is now: {', '.join(sorted(user.roles)) or 'without roles'}")
 
 
+@admin.command()
+@click.argument("user_id", type=click.IntRange(min=1))
+def passkey(user_id: int) -> None:
+    """Give the service account USER_ID a new proxy passkey and print it, this once only.
+
+    With it in the header Proxy-Authorization, the service may say in Proxied-For for whose address it calls.
+    """
+    with command_platform() as platform:
+        try:
+            new = passkeys.new_passkey(platform, user_id)
+        except HordeError as error:
+            raise click.ClickException(error.message) from error
+    click.echo(f"Passkey: {new}")
+
+
 def ensure_first_moderator(platform: Platform, key_file: Path) -> None:
-    """On a horde without moderators, create one and write its API key to `key_file` (mode 0600).
+    """On a horde without moderators, create one that administers it too; its API key goes to `key_file`
+    (mode 0600).
 
     The file comes first, so that whatever is interrupted leaves no account whose key nobody has.
     """
@@ -88,4 +107,4 @@ def ensure_first_moderator(platform: Platform, key_file: Path) -> None:
     descriptor = os.open(key_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(api_key + "\n")
-    users.create_user(platform, "moderator", roles=[Role.MODERATOR], api_key=api_key)
+    users.create_user(platform, "moderator", roles=[Role.ADMIN, Role.MODERATOR], api_key=api_key)

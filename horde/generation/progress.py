@@ -14,7 +14,7 @@ _REQUEST = text("""
             SELECT sum(charged) FROM jobs WHERE jobs.request_id = request.id
         ), 0) AS kudos,
         coalesce((
-            SELECT max(request.things / greatest(worker.speed, 1) - extract(epoch FROM now() - job.started))
+            SELECT max(job.things / greatest(worker.speed, 1) - extract(epoch FROM now() - job.started))
             FROM jobs job JOIN workers worker ON worker.id = job.worker_id
             WHERE job.request_id = request.id AND job.state = 'processing'
         ), 0) AS seconds_left,
@@ -29,6 +29,17 @@ _REQUEST = text("""
 def find_request(db: Connection, request_id: UUID, kind: str) -> Row[Any] | None:
     """A request with the states of its jobs, what it has cost so far, and the lanes it waits in."""
     return db.execute(_REQUEST, {"id": request_id, "kind": kind}).one_or_none()
+
+
+_WISHES = text("""
+    SELECT payload, options, models, workers, worker_blacklist, r2, user_id, prompt
+    FROM requests WHERE id = :id
+""")
+
+
+def find_wishes(db: Connection, request_id: UUID) -> Row[Any] | None:
+    """What a request asks for, all of it; None when it is gone."""
+    return db.execute(_WISHES, {"id": request_id}).one_or_none()
 
 
 _RESULTS = text("""

@@ -7,6 +7,7 @@ and no result is handed to two workers, because whoever takes one holds the requ
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -62,12 +63,12 @@ _ENQUEUE = text(
     ), cause AS (
         INSERT INTO requests (id, kind, user_id, account_id, expires, jobs, n, rank, models, lanes, workers,
             worker_blacklist, prompt, payload, options, things, size, ttl, price, tax, r2, client_agent,
-            ipaddr)
+            ipaddr, proxied_account)
         SELECT CAST(:id AS uuid), :kind, :user_id, :account_id, now() + make_interval(secs => :lifetime),
             :jobs, :jobs, :rank, CAST(:models AS text[]), CAST(:lanes AS bigint[]),
             CAST(:workers AS uuid[]), :worker_blacklist, :prompt, CAST(:payload AS jsonb),
             CAST(:options AS jsonb), :things, :size, :ttl, CAST(:price AS numeric), CAST(:tax AS numeric),
-            :r2, :client_agent, :ipaddr
+            :r2, :client_agent, :ipaddr, :proxied_account
         FROM room
         RETURNING id
     ),
@@ -189,7 +190,8 @@ _SEARCH = """
         WHERE request_id <> ALL(CAST(:refused AS uuid[]))
         GROUP BY rank, request_id ORDER BY 1, 2, 3 LIMIT :candidates
     ), picked AS (
-        SELECT request.id, request.rank, request.n, request.payload, request.options, request.ttl, request.r2
+        SELECT request.id, request.rank, request.n, request.payload, request.options, request.ttl, request.r2,
+            request.things, request.price
         FROM candidates JOIN requests request ON request.id = candidates.request_id
         WHERE request.n > 0 AND request.expires > now()
             AND NOT (request.worker_blacklist AND :worker = ANY(request.workers))
@@ -249,8 +251,9 @@ class Found:
     """What a search came to."""
 
     request: Row[Any] | None
-    """The locked request: `id`, `rank`, `n`, `payload`, `options`, `ttl`, `r2` and `matched`, the models (or
-    `ANY_MODEL`) of those of its lanes that fit. None: none of those looked at would do."""
+    """The locked request: `id`, `rank`, `n`, `payload`, `options`, `ttl`, `r2`, `things`, `price` and
+    `matched`, the models (or `ANY_MODEL`) of those of its lanes that fit. None: none of those looked at would
+    do."""
     candidates: int
     """How many requests were looked at."""
     reached: tuple[int, UUID] | None = None
@@ -316,27 +319,44 @@ _TAKE = text("""
     ), gone AS (
         DELETE FROM queue USING taken WHERE request_id = :request_id AND taken.n = 0
     )
-    INSERT INTO jobs (id, request_id, worker_id, model, deadline)
-    SELECT job, :request_id, :worker, :model, now() + make_interval(secs => :ttl)
+    INSERT INTO jobs (id, request_id, worker_id, model, deadline, things, value)
+    SELECT job, :request_id, :worker, :model, now() + make_interval(secs => :ttl), :things,
+        CAST(:value AS numeric)
     FROM unnest(CAST(:jobs AS uuid[])) AS job
 """)
 
 
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """What a worker is to do for each result that it takes."""
+
+    worker: UUID
+    model: str
+    ttl: int
+    """Seconds that it has."""
+    things: int
+    """Raw units of work,"""
+    value: Decimal
+    """and the kudos that this is worth."""
+
+
 def take(
-    db: Connection, request_id: UUID, jobs: Sequence[UUID], *, worker: UUID, model: str, ttl: int, keep: int
+    db: Connection, request_id: UUID, jobs: Sequence[UUID], assignment: Assignment, *, keep: int
 ) -> None:
     """Turn as many of a found request's results into jobs of a worker as `jobs` has ids.
 
-    The worker has `ttl` seconds; the request is kept for at least `keep` seconds more.
+    The request is kept for at least `keep` seconds more.
     """
     db.execute(
         _TAKE,
         {
             "request_id": request_id,
             "jobs": list(jobs),
-            "worker": worker,
-            "model": model,
-            "ttl": ttl,
+            "worker": assignment.worker,
+            "model": assignment.model,
+            "ttl": assignment.ttl,
+            "things": assignment.things,
+            "value": assignment.value,
             "keep": keep,
         },
     )

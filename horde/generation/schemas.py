@@ -1,6 +1,6 @@
 """Wire formats that image, text and alchemy share. Class names are part of the published API."""
 
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 
@@ -33,6 +33,7 @@ MetadataType = Literal[
     "aesthetic_score",
 ]
 MetadataValue = Literal["download_failed", "parse_failed", "baseline_mismatch", "csam", "nsfw", "see_ref"]
+ModelRequirements = Literal["correct", "warn", "reject"]
 WarningCode = Literal[
     "NoAvailableWorker",
     "ClipSkipMismatch",
@@ -80,6 +81,11 @@ class GenerationInput(Input):
         max_length=MANY,
         description="Models any one of which will do; an empty list stands for every model.",
     )
+    model_requirements: Maybe[ModelRequirements] = Field(
+        None,
+        description="What becomes of settings that do not fit the model: moved to the nearest that do, kept "
+        "with a warning, or refused. Without it the operator's choice holds.",
+    )
     dry_run: bool = Field(False, description="Only say what the request would cost, and do nothing.")
     proxied_account: Maybe[str] = Field(
         None,
@@ -117,6 +123,37 @@ class RequestSingleWarning(Output):
     message: str = Field(min_length=1, description="The same in words.")
 
 
+class RequestChange(Output):
+    """A change to a request."""
+
+    field: str = Field(description="Dotted path of the field to change.", examples=["params.width"])
+    value: Maybe[Any] = Field(None, description="What to send instead; without it, leave the field out.")
+
+
+class RequestExplanation(Output):
+    """Why no worker that is online can serve a request now, and what would help."""
+
+    workers: int = Field(description="Workers that are online.")
+    reasons: dict[str, int] = Field(
+        description="How many of them cannot take it for each reason; one may have several.",
+        examples=[{"models": 7, "max_pixels": 2}],
+    )
+    message: str = Field(description="The same in words, with what to do.")
+    changes: list[RequestChange] = Field(
+        default_factory=list, description="The smallest change after which some worker could serve it."
+    )
+    would_serve: int = Field(0, description="How many could after that change.")
+
+
+class RequestDowngrade(Output):
+    """What was reduced because kudos were short."""
+
+    width: int = Field(description="Width that will be made.")
+    height: int = Field(description="Height that will be made.")
+    steps: int = Field(description="Steps that will run; with several models, the most of them.")
+    slow_workers: bool = Field(description="Whether slow workers may serve it.")
+
+
 class RequestAsync(Output):
     """A request was accepted."""
 
@@ -124,7 +161,13 @@ class RequestAsync(Output):
     kudos: float = Field(description="What the whole request is expected to cost.", examples=[12.5])
     message: Maybe[str] = Field(None, description="Something to know; present only if there is.")
     warnings: Maybe[list[RequestSingleWarning]] = Field(
-        None, description="Doubtful settings; present only if there are any."
+        None, description="Doubtful or changed settings; present only if there are any."
+    )
+    explain: Maybe[RequestExplanation] = Field(
+        None, description="Present only while no worker that is online can serve it."
+    )
+    downgraded: Maybe[RequestDowngrade] = Field(
+        None, description="Present only if it was reduced (see allow_downgrade)."
     )
 
 
@@ -141,6 +184,9 @@ class RequestStatusCheck(Output):
     queue_position: int = Field(description="Place in the queue from 1; 0 when nothing waits.")
     kudos: float = Field(description="Spent so far.", examples=[12.0])
     is_possible: bool = Field(True, description="Some worker that is online can serve this.")
+    explain: Maybe[RequestExplanation] = Field(
+        None, description="Present only while something waits that no worker that is online can serve."
+    )
 
 
 class Generation(Output):

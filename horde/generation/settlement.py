@@ -14,9 +14,9 @@ from horde.kudos import service as ledger
 from horde.kudos.rules import Entry, balanced, reward_entries
 
 _JOB = text("""
-    SELECT job.id, job.state, job.model, job.started, job.worker_id,
+    SELECT job.id, job.state, job.model, job.started, job.worker_id, job.things, job.value,
         request.id AS request_id, request.kind, request.user_id, request.account_id, request.payload,
-        request.options, request.things, request.price, request.r2, request.client_agent,
+        request.options, request.r2, request.client_agent,
         worker.owner_id, worker.name AS worker_name, worker.bridge_agent
     FROM jobs job
     JOIN requests request ON request.id = job.request_id
@@ -155,7 +155,7 @@ _ABORT = text("""
     ), recorded AS (
         INSERT INTO generation_records (id, kind, state, model, things, started, user_id, owner_id,
             worker_id, kudos, client_agent, bridge_agent)
-        SELECT aborted.id, request.kind, 'aborted', aborted.model, request.things, aborted.started,
+        SELECT aborted.id, request.kind, 'aborted', aborted.model, aborted.things, aborted.started,
             request.user_id, worker.owner_id, worker.id, 0, request.client_agent, worker.bridge_agent
         FROM aborted
         JOIN requests request ON request.id = aborted.request_id

@@ -154,3 +154,25 @@ def measure_speeds(platform: Platform) -> int:
     """Set the speed of workers that delivered lately to the mean of their newest 20 deliveries."""
     with platform.engine.begin() as db:
         return db.execute(_SPEEDS).rowcount
+
+
+_KEPT = text("""
+    WITH old AS (
+        SELECT id FROM requests WHERE created < now() - make_interval(secs => :age)
+    )
+    SELECT id FROM old UNION ALL SELECT jobs.id FROM jobs JOIN old ON old.id = jobs.request_id
+""")
+
+
+def delete_old_pictures(platform: Platform) -> int:
+    """Delete stored pictures that are older than `object_lifetime_seconds`; returns how many.
+
+    Pictures of live requests stay however old they are: a request lives for as long as somebody works on
+    it, its workers need its source images and its requester the results so far. All keys begin with the id
+    of a request or job.
+    """
+    lifetime = platform.settings.object_lifetime_seconds
+    with platform.read() as db:
+        # Source images are stored before their request, and the store's clock may differ from the database's.
+        kept = {str(row.id) for row in db.execute(_KEPT, {"age": lifetime / 2})}
+    return platform.store.sweep(lifetime, lambda key: key[:36] in kept)

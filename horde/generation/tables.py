@@ -68,18 +68,20 @@ class Request(Base):
     options: Mapped[dict[str, Any]] = mapped_column(JSONB)
     """What only the server reads; each kind has its own (see its `facts`)."""
     things: Mapped[int] = mapped_column(BigInteger)
-    """Size of one result in raw units: pixelsteps or tokens."""
+    """Size of one result in raw units (pixelsteps or tokens), with the model that makes most of it."""
     size: Mapped[int] = mapped_column(BigInteger)
     """What a worker's largest size is compared with: pixels."""
     ttl: Mapped[int] = mapped_column()
     """Seconds that a worker has for one job."""
     price: Mapped[Decimal] = mapped_column(Numeric(18, 2))
-    """Kudos for the work of one result, before the model's factor."""
+    """Kudos for the work of one result, before the model's factor and with the first model's settings."""
     tax: Mapped[Decimal] = mapped_column(Numeric(18, 2))
     """Kudos paid when it was accepted."""
     r2: Mapped[bool] = mapped_column()
     client_agent: Mapped[str] = mapped_column(Text)
     ipaddr: Mapped[str] = mapped_column(String(39))
+    proxied_account: Mapped[str | None] = mapped_column(String(255))
+    """Whom a service account asks for, as the service calls them."""
 
 
 class Job(Base):
@@ -103,6 +105,10 @@ class Job(Base):
     """`processing`, delivered (`ok`, `censored`, `csam`), given back (`faulted`) or overdue (`aborted`)."""
     started: Mapped[datetime] = mapped_column(TIMESTAMP(timezone=True), server_default=func.now())
     deadline: Mapped[datetime] = mapped_column(TIMESTAMP(timezone=True))
+    things: Mapped[int] = mapped_column(BigInteger)
+    """Raw units, as those of its request, but with the settings that its model got."""
+    value: Mapped[Decimal] = mapped_column(Numeric(18, 2))
+    """Kudos that the work is worth, with the model's factor."""
     finished: Mapped[datetime | None] = mapped_column(TIMESTAMP(timezone=True))
     seed: Mapped[int | None] = mapped_column(Numeric(24, 0))
     metadata_: Mapped[list[Any] | None] = mapped_column("metadata", JSONB)

@@ -2,6 +2,8 @@
 
 import random
 from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
@@ -9,10 +11,10 @@ from uuid import UUID
 from sqlalchemy import Connection, Row
 
 from horde.generation import queue, settlement, snapshot, webhooks
-from horde.generation.queue import Offer
+from horde.generation.queue import Assignment, Offer
 from horde.generation.rules import ANY_MODEL, ANY_WORKER, DELIVERED
-from horde.image import facts, matching, prices, rules
-from horde.image.matching import ImageFacts
+from horde.image import asked, facts, matching, plans, prices, rules, sources
+from horde.image.plans import KIND
 from horde.image.results import describe_result, image_key
 from horde.image.schemas import ModelPayloadStable, PopInputStable, SubmitInputStable
 from horde.kudos.rules import kudos
@@ -30,7 +32,6 @@ from horde.workers import rules as worker_rules
 from horde.workers import service as workers
 from horde.workers.rules import WorkerFacts
 
-KIND = rules.KIND
 MOST_METADATA = 50
 MOST_RESULT_PIXELS = (4 * 3072) ** 2
 """Results may be larger than what was asked for: upscalers enlarge them."""
@@ -130,49 +131,74 @@ def _find_and_take(
     models = image_models(platform).models
     with platform.engine.begin() as db:
         found = queue.find(db, wanted)
-        model = _choose_model(found.request, wanted, models)
-        if model is None and found.candidates:
-            found, model = _look_further(platform, db, wanted, found.request)
-        if found.request is None or model is None:
+        choice = _choose(found.request, wanted, models)
+        if choice is None and found.candidates:
+            found, choice = _look_further(platform, db, wanted, found.request)
+        if found.request is None or choice is None:
             return None, found.refused_for_words
-        return _take(platform, db, found.request, worker, model, amount), 0
+        return _take(platform, db, found.request, worker, choice, amount), 0
 
 
 def _look_further(
     platform: Platform, db: Connection, wanted: Offer, refused: Row[Any] | None
-) -> tuple[queue.Found, str | None]:
+) -> tuple[queue.Found, "Choice | None"]:
     """Search on from where this worker's last search ended, since nothing at the head would do."""
     key = f"cursor:{wanted.worker_id}"
     after = platform.local.get(key, CURSOR_SECONDS, lambda: queue.TOP)
     found = queue.find_further(db, wanted, refused=[refused.id] if refused else [], after=after)
-    model = _choose_model(found.request, wanted, image_models(platform).models)
+    choice = _choose(found.request, wanted, image_models(platform).models)
     if found.request is None:
         platform.local.put(key, CURSOR_SECONDS, found.reached or queue.TOP)
-    elif model is None:
+    elif choice is None:
         platform.local.put(key, CURSOR_SECONDS, (found.request.rank, found.request.id))
-    return found, model
+    return found, choice
 
 
-def _choose_model(request: Row[Any] | None, offer: Offer, models: Mapping[str, ImageModel]) -> str | None:
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The model that a worker is to use, and what follows from it."""
+
+    model: str
+    payload: dict[str, Any]
+    """What every job of the request receives, with the settings for this model."""
+    things: int
+    ttl: int
+    price: Decimal
+    """Kudos before the model's factor."""
+
+
+def _choose(request: Row[Any] | None, offer: Offer, models: Mapping[str, ImageModel]) -> Choice | None:
     """A model that the request accepts and that the worker may use for it; at random if there are several."""
     if request is None:
         return None
-    if request.matched != [ANY_MODEL]:
-        return str(random.choice(request.matched))
-    image = ImageFacts(**_tuples(request.options["facts"]))
-    usable = matching.usable_models(image, offer.offered, offer.models, models)
-    return random.choice(usable) if usable else None
+    if request.matched == [ANY_MODEL]:
+        return _choose_any(request, offer, models)
+    model = str(random.choice(request.matched))
+    variant = request.options.get("variants", {}).get(model)
+    if variant is None:
+        return Choice(model, request.payload, request.things, request.ttl, request.price)
+    payload = {**request.payload, **variant["payload"]}
+    return Choice(model, payload, variant["things"], request.ttl, Decimal(variant["price"]))
 
 
-def _tuples(stored: dict[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
+def _choose_any(request: Row[Any], offer: Offer, models: Mapping[str, ImageModel]) -> Choice | None:
+    wanted = asked.read(request.payload, request.options, r2=request.r2)
+    for name in random.sample(offer.models, len(offer.models)):
+        if not plans.supports(name, wanted, models):
+            continue
+        plan = plans.plan(wanted, name, models)
+        if not plan.needs & ~offer.offered:
+            payload = {**request.payload, **plans.changes(wanted.settings, plan.asked.settings)}
+            return Choice(name, payload, plan.things, plans.job_seconds([plan]), plan.price)
+    return None
 
 
 def _take(
-    platform: Platform, db: Connection, request: Row[Any], worker: WorkerFacts, model: str, amount: int
+    platform: Platform, db: Connection, request: Row[Any], worker: WorkerFacts, choice: Choice, amount: int
 ) -> dict[str, Any]:
-    options, payload = request.options, request.payload
+    options, payload, model = request.options, choice.payload, choice.model
     models = image_models(platform).models
+    baseline = baseline_of(model, models)
     size = facts.batch_size(
         amount=amount,
         max_pixels=worker.max_pixels,
@@ -180,21 +206,20 @@ def _take(
         height=payload["height"],
         post_processing=payload.get("post_processing", ()),
         transparent=payload["transparent"],
-        baselines=[baseline_of(model, models)],
+        baselines=[baseline],
         remaining=request.n,
         disable_batching=options["disable_batching"],
     )
     slow = worker.extra_slow_worker
     settings = platform.settings
     jobs = [new_id() for _ in range(size)]
-    ttl = request.ttl * 3 if slow else request.ttl
+    ttl = choice.ttl * facts.EXTRA_SLOW_FACTOR if slow else choice.ttl
+    factor = prices.model_factor(baseline, hires_fix=payload["hires_fix"], workflow=payload.get("workflow"))
     queue.take(
         db,
         request.id,
         jobs,
-        worker=worker.id,
-        model=model,
-        ttl=ttl,
+        Assignment(worker.id, model, ttl, choice.things, kudos(choice.price * factor)),
         keep=settings.slow_request_ttl_seconds if slow else settings.request_ttl_seconds,
     )
     seed = rules.job_seed(options["seed"], options["seed_variation"], request.n)
@@ -207,9 +232,21 @@ def _take(
         "payload": {**NO_PAYLOAD, **payload, "seed": str(seed), "n_iter": size},
         "model": model,
         "ttl": ttl,
-        "source_processing": options["source_processing"],
+        **_pictures(platform, request, worker),
         "r2_upload": uploads[0] if uploads else None,
         "r2_uploads": uploads,
+    }
+
+
+def _pictures(platform: Platform, request: Row[Any], worker: WorkerFacts) -> dict[str, Any]:
+    """The source pictures of a request, as links for software that can follow them."""
+    options = request.options
+    if not (options["source_image"] or options["extra_sources"]):
+        return {}
+    links = "r2_source" in worker.software.capabilities
+    return {
+        "source_processing": options["source_processing"],
+        **sources.handed_out(platform, request.id, options, links=links),
     }
 
 
@@ -339,11 +376,8 @@ def _deliver(
     platform: Platform, job: Row[Any], owner: UserFacts, result: SubmitInputStable, state: str
 ) -> float:
     software = workers.software_table(platform).capabilities(job.bridge_agent)
-    factor = rules.settled_factor(job.model, job.payload, image_models(platform).models)
-    reward = kudos(job.price * factor * software.reward_factor)
-    charge = prices.charge(
-        job.price, factor, rules.settled_terms(job.payload, job.options), censored=state != "ok"
-    )
+    reward = kudos(job.value * software.reward_factor)
+    charge = prices.charge(job.value, asked.terms_of(job.payload, job.options), censored=state != "ok")
     payee = settlement.Payee(owner.balance_account, owner.escrow_account, owner.trusted)
     metadata = [entry.model_dump(exclude_none=True) for entry in result.gen_metadata]
     values: dict[str, Any] = {
@@ -360,7 +394,7 @@ def _deliver(
         ended = SimpleNamespace(**{**job._mapping, "state": state, "seed": result.seed, "metadata": metadata})
         body = describe_result(platform, ended, r2=job.r2)
         del body["state"]
-        body |= {"seed": result.seed, "request": job.request_id, "kudos": job.price * factor}
+        body |= {"seed": result.seed, "request": job.request_id, "kudos": job.value}
         with platform.engine.begin() as db:
             paid = settlement.deliver(db, job, payee, state, **values)
             if paid:

@@ -6,7 +6,7 @@ offers are then two numbers, and whatever the first has and the second lacks tel
 matches on it, a worker's `skipped` and a requester's prospects are counted from it.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import get_args
@@ -88,21 +88,24 @@ class Rule:
 
     reason: str
     """Key of a pop's `skipped` under which refusals are counted."""
+    field: str | None
+    """What of a request brings it about, as a dotted path; None: nothing that its sender can change."""
     needed: Callable[[ImageFacts, ModelFacts], bool]
     offered: Callable[[WorkerFacts], bool]
 
 
-def _software(capability: str, needed: Callable[[ImageFacts, ModelFacts], bool]) -> Rule:
-    return Rule("bridge_version", needed, lambda worker: capability in worker.software.capabilities)
+def _software(capability: str, field: str, needed: Callable[[ImageFacts, ModelFacts], bool]) -> Rule:
+    return Rule("bridge_version", field, needed, lambda worker: capability in worker.software.capabilities)
 
 
 def _post_processor(name: str) -> Rule:
-    return _software(name, lambda image, _: name in image.post_processing)
+    return _software(name, "params.post_processing", lambda image, _: name in image.post_processing)
 
 
 def _sampler(name: str, karras: bool) -> Rule:
     return Rule(
         "bridge_version",
+        "params.sampler_name",
         lambda image, _: image.sampler == name and image.karras == karras,
         lambda worker: (
             name
@@ -112,72 +115,96 @@ def _sampler(name: str, karras: bool) -> Rule:
 
 
 RULES: tuple[Rule, ...] = (
-    Rule("nsfw", lambda image, _: image.nsfw, lambda worker: worker.nsfw),
+    Rule("nsfw", "nsfw", lambda image, _: image.nsfw, lambda worker: worker.nsfw),
     Rule(
         "untrusted",
+        "trusted_workers",
         lambda image, _: image.trusted_workers or (image.unsafe_ip and not image.trusted),
         lambda worker: worker.owner_trusted,
     ),
-    Rule("unsafe_ip", lambda image, _: image.unsafe_ip, lambda worker: worker.allow_unsafe_ipaddr),
+    Rule("unsafe_ip", None, lambda image, _: image.unsafe_ip, lambda worker: worker.allow_unsafe_ipaddr),
     Rule(
         "performance",
+        "slow_workers",
         lambda image, _: not image.slow_workers,
         lambda worker: worker.speed >= FAST_PIXELSTEPS_PER_SECOND,
     ),
     Rule(
         "performance",
+        "extra_slow_workers",
         lambda image, _: not image.extra_slow_workers,
         lambda worker: not worker.extra_slow_worker,
     ),
-    Rule("img2img", lambda image, _: image.source_image, lambda worker: worker.allow_img2img),
-    Rule("painting", lambda image, _: image.painting, lambda worker: worker.allow_painting),
-    Rule("lora", lambda image, _: image.loras, lambda worker: worker.allow_lora),
+    Rule("img2img", "source_image", lambda image, _: image.source_image, lambda worker: worker.allow_img2img),
+    Rule(
+        "painting", "source_processing", lambda image, _: image.painting, lambda worker: worker.allow_painting
+    ),
+    Rule("lora", "params.loras", lambda image, _: image.loras, lambda worker: worker.allow_lora),
     Rule(
         "post-processing",
+        "params.post_processing",
         lambda image, _: bool(image.post_processing),
         lambda worker: worker.allow_post_processing,
     ),
-    Rule("controlnet", lambda image, _: bool(image.control_type), lambda worker: worker.allow_controlnet),
     Rule(
         "controlnet",
-        lambda image, model: (
-            image.transparent or (image.workflow == "qr_code" and model.baseline == "stable_diffusion_xl")
-        ),
+        "params.control_type",
+        lambda image, _: bool(image.control_type),
+        lambda worker: worker.allow_controlnet,
+    ),
+    Rule(
+        "controlnet",
+        "params.transparent",
+        lambda image, _: image.transparent,
         lambda worker: worker.allow_sdxl_controlnet,
     ),
     Rule(
         "step_count",
+        "params.steps",
         lambda image, model: image.accurate_steps > model.usual_steps,
         lambda worker: not worker.limit_max_steps,
     ),
     Rule(
         "models",
+        "models",
         lambda image, model: model.inpainting and not image.painting and not image.source_image,
         lambda _: False,
     ),
-    _software("r2", lambda image, _: image.r2),
-    _software("img2img", lambda image, _: image.source_image),
-    _software("inpainting", lambda image, _: image.painting),
-    _software("extra_source_images", lambda image, _: image.extra_source_images),
-    _software("lora", lambda image, _: image.loras),
-    _software("lora_versions", lambda image, _: image.lora_versions),
-    _software("textual_inversion", lambda image, _: image.tis),
-    _software("post-processing", lambda image, _: bool(image.post_processing)),
-    _software("controlnet", lambda image, _: bool(image.control_type) or image.workflow == "qr_code"),
-    _software("image_is_control", lambda image, _: image.image_is_control and bool(image.control_type)),
-    _software("return_control_map", lambda image, _: image.return_control_map),
-    _software("qr_code", lambda image, _: image.workflow == "qr_code"),
-    _software("layer_diffuse", lambda image, _: image.transparent),
-    _software("hires_fix", lambda image, _: image.hires_fix),
+    _software("r2", "r2", lambda image, _: image.r2),
+    _software("img2img", "source_image", lambda image, _: image.source_image),
+    _software("inpainting", "source_processing", lambda image, _: image.painting),
+    _software("extra_source_images", "extra_source_images", lambda image, _: image.extra_source_images),
+    _software("lora", "params.loras", lambda image, _: image.loras),
+    _software("lora_versions", "params.loras", lambda image, _: image.lora_versions),
+    _software("textual_inversion", "params.tis", lambda image, _: image.tis),
+    _software("post-processing", "params.post_processing", lambda image, _: bool(image.post_processing)),
+    _software("controlnet", "params.control_type", lambda image, _: bool(image.control_type)),
+    _software(
+        "image_is_control",
+        "params.image_is_control",
+        lambda image, _: image.image_is_control and bool(image.control_type),
+    ),
+    _software("return_control_map", "params.return_control_map", lambda image, _: image.return_control_map),
+    _software("qr_code", "params.workflow", lambda image, _: image.workflow == "qr_code"),
+    _software("layer_diffuse", "params.transparent", lambda image, _: image.transparent),
+    _software("hires_fix", "params.hires_fix", lambda image, _: image.hires_fix),
     _software(
         "stable_cascade_2pass",
+        "params.hires_fix",
         lambda image, model: image.hires_fix and model.baseline.startswith("stable_cascade"),
     ),
-    _software("flux", lambda _, model: model.baseline.startswith("flux_1")),
-    _software("clip_skip", lambda image, _: image.clip_skip > 1),
-    _software("tiling", lambda image, _: image.tiling),
+    _software("flux", "models", lambda _, model: model.baseline.startswith("flux_1")),
+    _software("clip_skip", "params.clip_skip", lambda image, _: image.clip_skip > 1),
+    _software("tiling", "params.tiling", lambda image, _: image.tiling),
     *(_post_processor(name) for name in get_args(PostProcessor)),
     *(_sampler(name, karras) for name in get_args(Sampler) for karras in (True, False)),
+    Rule(
+        "controlnet",
+        "params.workflow",
+        lambda image, model: image.workflow == "qr_code" and model.baseline == "stable_diffusion_xl",
+        lambda worker: worker.allow_sdxl_controlnet,
+    ),
+    _software("controlnet", "params.workflow", lambda image, _: image.workflow == "qr_code"),
 )
 """The table. Append only: a rule's place is its bit in what waits in the queue."""
 
@@ -187,6 +214,7 @@ _REASON_BITS = {
 }
 
 
+@lru_cache(maxsize=20_000)
 def needs(image: ImageFacts, model: ModelFacts) -> int:
     """What a request needs of a worker that would use `model`, one bit per rule."""
     return sum(1 << bit for bit, rule in enumerate(RULES) if rule.needed(image, model))
@@ -204,14 +232,3 @@ def missing(needed: int, offered: int) -> set[str]:
     if not lacking:
         return set()
     return {reason for reason, mask in _REASON_BITS.items() if lacking & mask}
-
-
-def usable_models(
-    image: ImageFacts, offered: int, names: Iterable[str], models: Mapping[str, ImageModel]
-) -> list[str]:
-    """Those of `names` that a worker may use for a request which accepts any model."""
-    return [
-        name
-        for name in names
-        if "horde_special" not in name and not needs(image, model_facts(name, models)) & ~offered
-    ]

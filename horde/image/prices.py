@@ -4,7 +4,6 @@ An image has a base price, the same whatever its model. Times the model's factor
 work. The requester pays that value and the burn on top of it, and once per request the activation tax.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -42,12 +41,6 @@ def model_factor(baseline: str, *, hires_fix: bool, workflow: str | None) -> int
     return (hires_fix and family.hires_fix_price) or family.price
 
 
-def dearest_factor(baselines: Iterable[str], *, hires_fix: bool, workflow: str | None) -> int:
-    """The model factor to quote for a request that accepts models of any of `baselines`; none: any model."""
-    accepted = set(baselines) or {ANY_MODEL_BASELINE}
-    return max(model_factor(baseline, hires_fix=hires_fix, workflow=workflow) for baseline in accepted)
-
-
 def burn(value: Decimal | int, terms: BurnTerms) -> Decimal:
     """What a requester pays for work of `value`."""
     cost = Decimal(value)
@@ -64,9 +57,9 @@ def burn(value: Decimal | int, terms: BurnTerms) -> Decimal:
     return kudos(cost)
 
 
-def charge(price: Decimal, factor: int, terms: BurnTerms, *, censored: bool = False) -> Decimal:
-    """What a requester pays for one delivered image; of a censored one only the taxes."""
-    return burn(ZERO if censored else price * factor, terms)
+def charge(value: Decimal, terms: BurnTerms, *, censored: bool = False) -> Decimal:
+    """What a requester pays for one delivered image of `value`; of a censored one only the taxes."""
+    return burn(ZERO if censored else value, terms)
 
 
 def activation_tax(extra_source_images: int = 0, *, foreign_style: bool = False) -> Decimal:
@@ -78,6 +71,6 @@ def activation_tax(extra_source_images: int = 0, *, foreign_style: bool = False)
     return kudos(tax)
 
 
-def quote(price: Decimal, factor: int, n: int, terms: BurnTerms, tax: Decimal) -> Decimal:
-    """What a request for `n` images costs in full: `tax` (see `activation_tax`) and every image's charge."""
-    return tax + n * charge(price, factor, terms)
+def quote(value: Decimal, n: int, terms: BurnTerms, tax: Decimal) -> Decimal:
+    """What a request for `n` images of `value` costs in full, with its `tax` (see `activation_tax`)."""
+    return tax + n * charge(value, terms)

@@ -17,18 +17,20 @@ def cleared_prompt(
     address: str,
     request: GenerationInputStable,
     models: Mapping[str, ImageModel],
+    *,
+    proxy: str | None = None,
 ) -> str:
     """The prompt to queue: as it was sent, or rewritten where the filters ask for that.
 
     Raises `CorruptPrompt` (400) for one that may not be served; whoever sends such keeps their address out
-    for some minutes.
+    for some minutes. `proxy` is the address of the service that passed the request on.
     """
     found = moderation.scan(platform, request.prompt, request.models)
     unsafe_model = any(name in models and models[name].nsfw for name in request.models)
     strict = user.has(Role.FLAGGED) or (found.youth and unsafe_model)
     if not (found.suspicious or strict):
         return request.prompt
-    may_rewrite = strict or request.replacement_filter or user.has(Role.EDUCATION)
+    may_rewrite = strict or request.replacement_filter
     rewritten = (
         moderation.rewrite(platform, request.prompt, found, request.models, replace_words=strict)
         if may_rewrite
@@ -36,7 +38,14 @@ def cleared_prompt(
     )
     if rewritten is not None:
         return rewritten
-    timeouts.report_corrupt_prompt(platform, user, address, punish=found.suspicious and not found.undecided)
+    timeouts.report_corrupt_prompt(
+        platform,
+        user,
+        address,
+        request.prompt,
+        proxy=proxy,
+        punish=found.suspicious and not found.undecided,
+    )
     raise BadRequest(
         "This prompt breaks the rules of this horde and cannot be served. Please word it differently.",
         "CorruptPrompt",

@@ -3,7 +3,8 @@
 from flask import Response
 
 from horde.generation.schemas import GenerationSubmitted, RequestAsync, RequestStatusCheck
-from horde.image import jobs, service
+from horde.image import jobs, service, tracking
+from horde.image.admission import Sender
 from horde.image.schemas import (
     GenerationInputStable,
     GenerationPayloadStable,
@@ -11,7 +12,6 @@ from horde.image.schemas import (
     RequestStatusStable,
     SubmitInputStable,
 )
-from horde.image.service import Sender
 from horde.platform.http import (
     Area,
     Resource,
@@ -21,6 +21,7 @@ from horde.platform.http import (
     client_agent,
     direct_address,
     limited,
+    proxy_address,
     user_address,
 )
 from horde.platform.runtime import current_platform
@@ -46,7 +47,7 @@ class GenerateAsync(Resource):
         With dry_run nothing is queued, and the answer (200) holds the kudos that it would cost.
         """
         request = body(GenerationInputStable)
-        sender = Sender(api_key(), user_address(), client_agent())
+        sender = Sender(api_key(), user_address(), client_agent(), proxy_address())
         if request.dry_run:
             return answer(service.quote(current_platform(), sender, request))
         return answer(service.submit_request(current_platform(), sender, request), 202)
@@ -60,7 +61,7 @@ class GenerateCheck(Resource):
     @area.operation(answers={200: RequestStatusCheck}, errors=(403, 404))
     def get(self, id: str) -> Response:
         """Show how far a request has got, without its images."""
-        return answer(service.check(current_platform(), id, direct_address(), client_agent()))
+        return answer(tracking.check(current_platform(), id, direct_address(), client_agent()))
 
 
 @area.route("/generate/status/<string:id>")
@@ -71,13 +72,13 @@ class GenerateStatus(Resource):
     @area.operation(answers={200: RequestStatusStable}, errors=(404,))
     def get(self, id: str) -> Response:
         """Show how far a request has got, with the images so far."""
-        return answer(service.status(current_platform(), id))
+        return answer(tracking.status(current_platform(), id))
 
     @limited("10/minute", key="path")
     @area.operation(answers={200: RequestStatusStable}, errors=(404,))
     def delete(self, id: str) -> Response:
         """Cancel a request: nothing more is handed out, images under way are finished and paid for."""
-        return answer(service.cancel(current_platform(), id))
+        return answer(tracking.cancel(current_platform(), id))
 
 
 @area.route("/generate/pop")

@@ -11,8 +11,9 @@ from typing import Any, get_args
 
 from horde.generation import queue
 from horde.image import rules
+from horde.image.admission import Admitted, Sender
+from horde.image.drafts import draft
 from horde.image.schemas import GenerationInputStable, Sampler
-from horde.image.service import Draft, Sender
 from horde.model_reference.service import image_models
 from horde.platform.runtime import Platform
 from horde.users import service as users
@@ -103,12 +104,16 @@ def _request(mix: Mix, models: Sequence[str], lane: int, number: int) -> Generat
 
 def _enqueue(platform: Platform, user: UserFacts, requests: Sequence[GenerationInputStable]) -> None:
     models = image_models(platform).models
+    settings = platform.settings
     with platform.engine.begin() as db:
         for request in requests:
-            rules.check_request(request, user, models)
-            new = Draft(user, SENDER, request, platform)
-            row = new.row([], reserved=False)
-            lanes = rules.lane_keys(
-                rules.image_facts(request, user), new.size, list(request.models), [], models
+            rules.check_parameters(rules.case_of(request, user, models))
+            admitted = Admitted(request, user, None, rules.priority(user), [], unsafe_ip=False)
+            new = draft(admitted, models, settings.model_requirements)
+            row = new.row(
+                SENDER,
+                lifetime=settings.request_ttl_seconds,
+                reserved=False,
+                priority=admitted.priority,
             )
-            queue.enqueue(db, row, lanes)
+            queue.enqueue(db, row, new.lanes)

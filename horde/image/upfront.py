@@ -8,11 +8,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from horde.model_reference.schemas import Requirements
+from kudos_model.features import accurate_steps
+
 LARGE_BASELINES = ("stable_diffusion_xl", "stable_cascade", "flux_1", "qwen_image", "z_image_turbo")
 """Baselines made for 1024x1024, which stays free for them however busy the horde is."""
 MEDIUM_BASELINES = ("stable diffusion 2",)
 """Baselines made for 768x768."""
 LEAST_SIDE, MEDIUM_SIDE, MOST_SIDE = 576, 768, 1024
+SMALLEST = 512
+"""Side of the square that a downgrade never goes below."""
 FREE_STEPS, FREE_STEPS_CONTROL, FREE_STEPS_LCM = 40, 20, 10
 
 
@@ -30,13 +35,10 @@ class Demand:
 
     width: int
     height: int
-    accurate_steps: int
     slow_workers: bool
-    control: bool
-    lcm: bool
     baselines: Sequence[str]
-    max_steps: Sequence[int]
-    """Free steps of each model that was named (its own maximum, or 40)."""
+    steps: Sequence[tuple[int, int | None]]
+    """For each model: accurate steps, and how many of them are free (see `free_steps`)."""
 
 
 def free_side(load: Load, baselines: Sequence[str]) -> int:
@@ -49,12 +51,20 @@ def free_side(load: Load, baselines: Sequence[str]) -> int:
     return min(side, MOST_SIDE)
 
 
-def free_steps(demand: Demand) -> int | None:
-    """Accurate steps that are free of upfront kudos; None: any number."""
-    limits = list(demand.max_steps)
-    if demand.control:
+def free_steps(requirements: Requirements | None, *, control: bool, lcm: bool) -> int | None:
+    """Accurate steps that are free with a model; None, for a model that is not known yet: any number.
+
+    A model that states a maximum may be run with as many steps as that, counted with the cheapest sampler
+    that it accepts.
+    """
+    limits = []
+    if requirements is not None:
+        most = requirements.max_steps
+        samplers = requirements.samplers or ("",)
+        limits.append(FREE_STEPS if most is None else min(accurate_steps(name, most) for name in samplers))
+    if control:
         limits.append(FREE_STEPS_CONTROL)
-    if demand.lcm:
+    if lcm:
         limits.append(FREE_STEPS_LCM)
     return min(limits) if limits else None
 
@@ -63,34 +73,43 @@ def reasons(demand: Demand, load: Load) -> list[str]:
     """Why a request must be paid for upfront, in words for its sender; empty if it need not be."""
     found = []
     side = free_side(load, demand.baselines)
-    steps = free_steps(demand)
     if not demand.slow_workers:
         found.append("it asks for fast workers only (slow_workers is false)")
     if demand.width * demand.height > side * side:
         found.append(
             f"{demand.width}x{demand.height} is larger than the {side}x{side} pixels that are free at present"
         )
-    if steps is not None and demand.accurate_steps > steps:
-        found.append(f"it takes {demand.accurate_steps} steps where {steps} are free")
+    for steps, free in demand.steps:
+        if free is not None and steps > free:
+            found.append(f"it takes {steps} steps where {free} are free")
+            break
     return found
 
 
-def downgraded(demand: Demand, load: Load, *, adaptive: bool) -> tuple[int, int, int]:
-    """Width, height and accurate steps that need no upfront kudos, as near as possible to those asked for.
+def downgraded_size(width: int, height: int, side: int) -> tuple[int, int]:
+    """The size of about the same shape, in multiples of 64, that has no more pixels than a square of `side`.
 
-    `adaptive` samplers choose their own steps, so theirs stay as they are.
+    One that would become smaller than 512x512 becomes 512x512; a small enough size stays as it is.
     """
-    side = free_side(load, demand.baselines)
-    width, height = demand.width, demand.height
-    if width * height > side * side:
-        shrink = math.sqrt(side * side / (width * height))
-        width, height = (max(64, int(length * shrink) // 64 * 64) for length in (width, height))
-        while width * height > side * side:
-            if width >= height:
-                width -= 64
-            else:
-                height -= 64
-    steps = free_steps(demand)
-    if steps is None or adaptive:
-        return width, height, demand.accurate_steps
-    return width, height, min(demand.accurate_steps, steps)
+    most = side * side
+    if width * height <= most:
+        return width, height
+    shrink = math.sqrt(most / (width * height))
+    width, height = (max(64, int(length * shrink) // 64 * 64) for length in (width, height))
+    while width * height > most:
+        if width >= height:
+            width -= 64
+        else:
+            height -= 64
+    return (width, height) if width * height >= SMALLEST**2 else (SMALLEST, SMALLEST)
+
+
+def downgraded_steps(sampler: str, steps: int, free: int | None) -> int:
+    """The most steps, up to `steps`, whose accurate steps are no more than `free`.
+
+    A sampler that chooses its own number of steps keeps what it was given.
+    """
+    each = accurate_steps(sampler, 1)
+    if free is None or accurate_steps(sampler, steps) <= free or each > free:
+        return steps
+    return free // each

@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 from enum import StrEnum
 from uuid import UUID
+
+from horde.platform.errors import Forbidden
 
 TREASURY = 1
 """Account from which kudos are minted (rewards that nobody paid for) and floors are made good."""
@@ -96,3 +99,55 @@ def floor_adjustment(balance: Decimal, floor: Decimal | None) -> Decimal:
     if floor is None or balance >= floor:
         return ZERO
     return floor - balance
+
+
+UNLIMITED = -1
+
+
+@dataclass(frozen=True, slots=True)
+class SharedKeyFacts:
+    """A key with which others spend its owner's kudos, as of some moment.
+
+    `UNLIMITED` stands for no limit in `kudos` and in the three limits of a single result.
+    """
+
+    id: UUID
+    user_id: int
+    """The owner, who pays."""
+    name: str | None
+    kudos: Decimal
+    """What may still be spent."""
+    expires: datetime | None
+    max_image_pixels: int
+    """Width times height."""
+    max_image_steps: int
+    max_text_tokens: int
+    utilized: Decimal
+    """What was spent so far."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing may be spent any more."""
+        return self.kudos == 0
+
+    def covers(self, cost: Decimal) -> bool:
+        """Whether a request that is expected to cost this much may be made with the key."""
+        return self.kudos == UNLIMITED or cost <= self.kudos
+
+    def expired(self, now: datetime) -> bool:
+        """Whether its time is over."""
+        return self.expires is not None and self.expires <= now
+
+
+def check_usable(key: SharedKeyFacts, now: datetime) -> None:
+    """Whether requests may be made with a shared key; raises `SharedKeyEmpty` or `SharedKeyExpired` (403)."""
+    if key.empty:
+        raise Forbidden(
+            "All kudos of this shared key are spent. Ask its owner to raise its limit, or use another key.",
+            "SharedKeyEmpty",
+        )
+    if key.expired(now):
+        raise Forbidden(
+            "This shared key has expired. Ask its owner to prolong it, or use another key.",
+            "SharedKeyExpired",
+        )

@@ -165,6 +165,8 @@ def lock_payer(db: Connection, account_id: int) -> None:
     db.execute(text("SELECT pg_advisory_xact_lock(74631, :account)"), {"account": account_id})
 
 
+# Events are looked up one by one: joined, all that there ever were are read, as the planner expects more
+# entries than there are.
 _FOLD = text("""
     WITH batch AS (
         SELECT event_id, line FROM ledger_entries WHERE NOT folded LIMIT :limit
@@ -176,14 +178,28 @@ _FOLD = text("""
         INSERT INTO kudos_totals (account_id, action, amount)
         SELECT account_id, action, sum(amount) FROM folded WHERE action IS NOT NULL GROUP BY 1, 2
         ON CONFLICT (account_id, action) DO UPDATE SET amount = kudos_totals.amount + excluded.amount
+    ), debit AS (
+        SELECT (SELECT request_id FROM ledger_events WHERE id = event_id) AS request_id, account_id, amount
+        FROM folded
+        WHERE amount < 0
+            AND (EXISTS (SELECT FROM reservations) OR EXISTS (SELECT FROM shared_key_spending))
     ), spent AS (
-        SELECT event.request_id, folded.account_id, sum(-folded.amount) AS amount
-        FROM folded JOIN ledger_events event ON event.id = folded.event_id
-        WHERE folded.amount < 0 AND event.request_id IS NOT NULL
-        GROUP BY 1, 2
+        SELECT request_id, account_id, sum(-amount) AS amount FROM debit GROUP BY 1, 2
     ), consumed AS (
         UPDATE reservations SET remaining = greatest(0, remaining - spent.amount) FROM spent
         WHERE reservations.request_id = spent.request_id AND reservations.account_id = spent.account_id
+    ), lent AS (
+        UPDATE shared_key_spending spending SET spent = spending.spent + spent.amount
+        FROM spent, shared_keys key
+        WHERE spending.request_id = spent.request_id
+            AND key.id = spending.shared_key_id AND key.account_id = spent.account_id
+        RETURNING key.id, spent.amount
+    ), used AS (
+        SELECT id, sum(amount) AS amount FROM lent GROUP BY 1
+    ), keys AS (
+        UPDATE shared_keys key SET utilized = key.utilized + used.amount,
+            kudos = CASE WHEN key.kudos > 0 THEN greatest(0, key.kudos - used.amount) ELSE key.kudos END
+        FROM used WHERE key.id = used.id
     ), moved AS (
         SELECT account_id, sum(amount) AS amount, count(*) AS entries FROM folded GROUP BY 1
     )
@@ -208,7 +224,7 @@ _ADJUST = text("""
 
 
 def fold(platform: Platform, limit: int = FOLD_BATCH) -> int:
-    """Apply up to `limit` entries to the balances, totals and reservations; returns how many.
+    """Apply up to `limit` entries to balances, totals, reservations and shared keys; returns how many.
 
     A crash leaves either all or nothing of a batch applied. Where a balance would end below its
     account's floor the treasury makes good the difference, as an event of its own.
@@ -281,6 +297,21 @@ _CHECKS = {
     "reservations of requests that are gone": """
         SELECT reservation.request_id, reservation.remaining FROM reservations reservation
         LEFT JOIN requests request ON request.id = reservation.request_id WHERE request.id IS NULL""",
+    "requests whose shared key was not charged what they were": """
+        SELECT spending.request_id, spending.spent, folded.amount
+        FROM shared_key_spending spending JOIN shared_keys key ON key.id = spending.shared_key_id
+        LEFT JOIN (
+            SELECT event.request_id, entry.account_id, sum(-entry.amount) AS amount
+            FROM ledger_events event JOIN ledger_entries entry ON entry.event_id = event.id
+            WHERE entry.folded AND entry.amount < 0
+                AND event.request_id IN (SELECT request_id FROM shared_key_spending)
+            GROUP BY 1, 2
+        ) folded ON folded.request_id = spending.request_id AND folded.account_id = key.account_id
+        WHERE spending.spent <> coalesce(folded.amount, 0)""",
+    "shared keys that show less than was spent with them": """
+        SELECT key.id, key.utilized, sum(spending.spent)
+        FROM shared_keys key JOIN shared_key_spending spending ON spending.shared_key_id = key.id
+        GROUP BY key.id HAVING key.utilized < sum(spending.spent)""",
     "delivered jobs that nobody was paid for": """
         SELECT job.id, job.state FROM jobs job
         LEFT JOIN ledger_events event ON event.id = job.id

@@ -93,3 +93,47 @@ class Reservation(Base):
     remaining: Mapped[Decimal] = mapped_column(AMOUNT)
     """What is left after the request's folded debits."""
     created: Mapped[datetime] = mapped_column(TIMESTAMP(timezone=True), server_default=func.now())
+
+
+class SharedKey(Base):
+    """A key with which others spend the kudos of an account, within limits. Its id is the secret."""
+
+    __tablename__ = "shared_keys"
+    __table_args__ = (
+        CheckConstraint("kudos >= 0 OR kudos = -1", name="kudos"),
+        CheckConstraint("utilized >= 0", name="utilized"),
+    )
+
+    id: Mapped[uuid.UUID] = mapped_column(UUID(as_uuid=True), primary_key=True)
+    account_id: Mapped[int] = mapped_column(ForeignKey("accounts.id"), index=True)
+    """The purse that pays: the owner's balance."""
+    name: Mapped[str | None] = mapped_column(String(255))
+    kudos: Mapped[Decimal] = mapped_column(AMOUNT)
+    """What may still be spent, counting folded debits; -1: no limit, 0: nothing any more."""
+    expires: Mapped[datetime | None] = mapped_column(TIMESTAMP(timezone=True))
+    max_image_pixels: Mapped[int] = mapped_column()
+    """Largest image, as width times height; -1: no limit. The same goes for the other two."""
+    max_image_steps: Mapped[int] = mapped_column()
+    max_text_tokens: Mapped[int] = mapped_column()
+    utilized: Mapped[Decimal] = mapped_column(AMOUNT, server_default="0")
+    """What was spent so far, counting folded debits."""
+    created: Mapped[datetime] = mapped_column(TIMESTAMP(timezone=True), server_default=func.now())
+
+
+class SharedKeySpending(Base):
+    """A request that was made with a shared key, kept while it can be charged.
+
+    It has no foreign keys: folding locks spendings before keys, and deleting a key the other way round
+    could end in a deadlock. The rows of a deleted key mean nothing.
+    """
+
+    __tablename__ = "shared_key_spending"
+    __table_args__ = (CheckConstraint("hold >= 0", name="hold"),)
+
+    request_id: Mapped[uuid.UUID] = mapped_column(UUID(as_uuid=True), primary_key=True)
+    shared_key_id: Mapped[uuid.UUID] = mapped_column(UUID(as_uuid=True), index=True)
+    hold: Mapped[Decimal] = mapped_column(AMOUNT)
+    """What the request is expected to cost; nobody else may spend it as long as the request lives."""
+    spent: Mapped[Decimal] = mapped_column(AMOUNT, server_default="0")
+    """Folded debits of the request."""
+    created: Mapped[datetime] = mapped_column(TIMESTAMP(timezone=True), server_default=func.now())

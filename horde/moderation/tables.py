@@ -1,8 +1,18 @@
-"""Table of prompt filters."""
+"""Tables of prompt filters and modes."""
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, ForeignKey, Identity, SmallInteger, String, Text, func
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    Identity,
+    SmallInteger,
+    String,
+    Text,
+    func,
+    text,
+)
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -25,3 +35,15 @@ class PromptFilter(Base):
     changed: Mapped[datetime] = mapped_column(
         TIMESTAMP(timezone=True), server_default=func.now(), onupdate=func.now()
     )
+
+
+class ModesRow(Base):
+    """Which modes of the whole horde are on; there is one row."""
+
+    __tablename__ = "modes"
+    __table_args__ = (CheckConstraint("id = 1", name="id"),)
+
+    id: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
+    maintenance: Mapped[bool] = mapped_column(server_default=text("false"))
+    invite_only: Mapped[bool] = mapped_column(server_default=text("false"))
+    raid: Mapped[bool] = mapped_column(server_default=text("false"))

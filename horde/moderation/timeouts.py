@@ -8,6 +8,7 @@ import math
 import time
 from typing import cast
 
+import orjson
 import redis
 import structlog
 from sqlalchemy import text
@@ -30,10 +31,11 @@ from horde.moderation.rules import (
 )
 from horde.moderation.schemas import AddTimeoutIPInput, IPTimeout
 from horde.moderation.service import require_moderator
-from horde.platform.errors import BadRequest, Forbidden, NotFound
-from horde.platform.ids import parse_id
+from horde.platform.errors import BadRequest, Forbidden, HordeError, NotFound
+from horde.platform.ids import new_id, parse_id
 from horde.platform.runtime import Platform
-from horde.users.rules import Role, UserFacts
+from horde.users import suspicions
+from horde.users.rules import Reason, Role, UserFacts
 
 TIMEOUTS = "timeouts"
 ANY_KEY = "timeouts:any"
@@ -72,21 +74,42 @@ def check_timeout(platform: Platform, address: str) -> None:
 
 
 def report_corrupt_prompt(
-    platform: Platform, user: UserFacts, address: str, *, proxy: str | None = None, punish: bool = True
+    platform: Platform,
+    user: UserFacts,
+    address: str,
+    prompt: str,
+    *,
+    proxy: str | None = None,
+    punish: bool = True,
 ) -> None:
-    """Note that a prompt of `user`, who calls from `address`, was refused with `CorruptPrompt`.
+    """Note that `prompt` of `user`, who calls from `address`, was refused with `CorruptPrompt`.
 
     The address is kept out for 3 minutes, then for 9, 15, 21 and so on, as long as no day passes without an
-    offence; moderators are not, nor anybody unless `punish`. `proxy` is the address of the service through
-    which the call came, if any; its refused prompts are counted for an hour.
+    offence; the account becomes suspicious, and the prompt is put into the object store for moderators to
+    look at, for as long as pictures stay there. Nothing of that happens to moderators, nor to anybody unless
+    `punish`. `proxy` is the address of the service through which the call came, if any; its refused prompts
+    are counted for an hour.
     """
+    punished = punish and not user.has(Role.MODERATOR)
     try:
-        if punish and not user.has(Role.MODERATOR):
+        if punished:
             _punish(platform, address)
         if proxy is not None:
             _count_proxy(platform, user, proxy)
     except redis.RedisError as error:
         log.warning("refused prompt not noted, Valkey does not answer", error=str(error))
+    if punished:
+        with platform.engine.begin() as db:
+            suspicions.report(db, user.id, Reason.CORRUPT_PROMPT)
+        _archive(platform, user, prompt)
+
+
+def _archive(platform: Platform, user: UserFacts, prompt: str) -> None:
+    sample = {"prompt": prompt, "user": user.alias, "type": "regex"}
+    try:
+        platform.store.put(f"prompt_{new_id()}.json", orjson.dumps(sample))
+    except HordeError as error:
+        log.warning("refused prompt not archived", error=error.message)
 
 
 def _punish(platform: Platform, address: str) -> None:

@@ -28,6 +28,9 @@ MAX_SIDE = 16383
 # another parser open to hostile bytes.
 FORMATS = ("WEBP", "PNG", "JPEG")
 
+METADATA = frozenset({"exif", "xmp", "icc_profile"})
+"""What may come with a WebP file besides pixels, by Pillow's names."""
+
 MAX_JPEG_SEGMENTS = 1000
 MAX_JPEG_SCANS = 64
 # Second bytes of the JPEG markers that begin a segment with a length.
@@ -35,30 +38,38 @@ _JPEG_SEGMENTS = frozenset((*range(0xC0, 0xC8), *range(0xC9, 0xD0), *range(0xDB,
 
 SMALL_PIXELS = 256 * 256
 """Pictures that are decoded sooner than another thread would have begun."""
-LARGE_PIXELS = 3072 * 3072
-# A WebP file of 34 bytes can ask for 2 GB while it is decoded, so large ones take turns in this process.
+LARGE_PIXELS = 2048 * 2048
+# A WebP file of 34 bytes can ask for 2 GB while it is decoded, and encoding a source image of the largest
+# size takes a second and 150 MB. So large ones take turns in this process.
 # It is held in native threads, so it must be a native lock.
 _large_decode = monkey.get_original("threading", "Lock")()
 
-_DATA_URL = re.compile(r"data:[^,]{0,100};base64,", re.IGNORECASE)
+_DATA_URL = re.compile(r"\s*data:[^,]{0,200},", re.IGNORECASE)
 
 
 def decode_base64_image(text: str) -> bytes:
-    """The bytes behind base64 `text`, with or without a leading `data:...;base64,`.
+    """The bytes behind base64 `text`, with or without a leading `data:...,`.
 
-    They are not looked at yet. Raises BadRequest: `ImageValidationFailed` if the text is no base64,
-    `SourceImageSizeExceeded` if there are more than `MAX_IMAGE_BYTES`.
+    The URL-safe alphabet will do too, and white space does not count. The bytes are not looked at yet.
+    Raises BadRequest: `ImageValidationFailed` if the text is no base64, `SourceImageSizeExceeded` if there
+    are more than `MAX_IMAGE_BYTES`.
     """
     prefix = _DATA_URL.match(text)
     encoded = text[prefix.end() :] if prefix else text
     if len(encoded) > MAX_IMAGE_BYTES * 3 // 2:
         raise _too_many_bytes()
     try:
-        data = base64.b64decode(encoded)
+        # It leaves the usual alphabet as it is.
+        data = base64.urlsafe_b64decode(encoded)
     except (binascii.Error, ValueError) as error:
         raise _invalid("the text is not base64; send the bytes of a picture file in base64") from error
     _check_bytes(data)
     return data
+
+
+def check_header(data: bytes, *, max_pixels: int) -> None:
+    """Refuse what `as_webp` would refuse, as far as bytes and header tell; nothing is decoded."""
+    _open_bounded(data, max_pixels).close()
 
 
 def check_image(data: bytes, *, max_pixels: int) -> tuple[int, int]:
@@ -79,15 +90,17 @@ def check_image(data: bytes, *, max_pixels: int) -> tuple[int, int]:
 def as_webp(data: bytes, *, quality: int = 95, max_pixels: int) -> bytes:
     """The picture in `data` as a still WebP file, checked as `check_image` does.
 
-    A still WebP file comes back as it is, which costs no quality. Anything else is encoded with `quality`
-    (0-100): of an animation the first frame, colours under transparent pixels kept, metadata left out.
+    A still WebP file without metadata comes back as it is, which costs no quality. Anything else is encoded
+    with `quality` (0-100): of an animation the first frame; transparency exactly as it was, and colours under
+    it kept; metadata left out, so that a photograph is turned as its pixels are and tells no place.
     """
 
     def encode(picture: Image.Image) -> bytes:
-        if picture.format == "WEBP" and not _animated(picture):
+        if picture.format == "WEBP" and not _animated(picture) and METADATA.isdisjoint(picture.info):
             return data
         target = io.BytesIO()
-        _eight_bit(picture).save(target, "WEBP", quality=quality, exact=True)
+        _plain(picture).save(target, "WEBP", quality=quality, exact=True)
+        _check_bytes(target.getvalue())
         return target.getvalue()
 
     return _decode(data, max_pixels, encode)
@@ -112,23 +125,32 @@ def media_type(data: bytes) -> str:
 
 def _decode(data: bytes, max_pixels: int, use: Callable[[Image.Image], T]) -> T:
     """Open `data` within all bounds, decode its (first) frame, and return what `use` makes of it."""
+    with _open_bounded(data, max_pixels) as picture:
+        pixels = picture.width * picture.height
+
+        def load_and_use() -> T:
+            with _large_decode if pixels > LARGE_PIXELS else nullcontext():
+                try:
+                    picture.load()
+                    return use(picture)
+                except BadRequest:
+                    raise
+                except Exception as error:  # hostile bytes make decoders raise nearly anything
+                    raise _invalid("the file is damaged or cut short") from error
+
+        return load_and_use() if pixels <= SMALL_PIXELS else offload(load_and_use)
+
+
+def _open_bounded(data: bytes, max_pixels: int) -> Image.Image:
+    """The picture in `data`, its header read and within all bounds."""
     _check_bytes(data)
     if media_type(data) == "image/jpeg":
         _check_jpeg(data)
-    with _open(data) as picture:
-        width, height = picture.size
-        if width * height > max_pixels or max(width, height) > MAX_SIDE:
-            raise _too_many_pixels(f"{width} x {height} pixels", max_pixels)
-
-        def load_and_use() -> T:
-            with _large_decode if width * height > LARGE_PIXELS else nullcontext():
-                try:
-                    picture.load()
-                except Exception as error:  # hostile bytes make decoders raise nearly anything
-                    raise _invalid("the file is damaged or cut short") from error
-                return use(picture)
-
-        return load_and_use() if width * height <= SMALL_PIXELS else offload(load_and_use)
+    picture = _open(data)
+    width, height = picture.size
+    if width * height > max_pixels or max(width, height) > MAX_SIDE:
+        raise _too_many_pixels(f"{width} x {height} pixels", max_pixels)
+    return picture
 
 
 def _open(data: bytes) -> Image.Image:
@@ -145,11 +167,15 @@ def _animated(picture: Image.Image) -> bool:
     return picture.format != "MPO" and bool(getattr(picture, "is_animated", False))
 
 
-def _eight_bit(picture: Image.Image) -> Image.Image:
-    """Scale 16-bit greys (depth maps) down; the encoder would clip nearly all of them to white."""
+def _plain(picture: Image.Image) -> Image.Image:
+    """The picture as RGB or RGBA, with all that counts as transparent.
+
+    Greys of 16 bits (depth maps) are scaled down; the encoder would clip nearly all of them to white. It
+    would also overlook a colour that a PNG declares to be transparent.
+    """
     if picture.mode.startswith("I;16"):
-        return picture.point(lambda value: value * (1 / 256)).convert("L")
-    return picture
+        picture = picture.point(lambda value: value * (1 / 256)).convert("L")
+    return picture.convert("RGBA" if picture.has_transparency_data else "RGB")
 
 
 def _check_jpeg(data: bytes) -> None:

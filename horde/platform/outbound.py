@@ -50,6 +50,14 @@ class OutboundError(Exception):
     """The call was refused or failed; the text says why, in a clause that can follow a colon."""
 
 
+class OutboundTimeout(OutboundError):
+    """The call was not over in its time."""
+
+
+class OutboundTooLarge(OutboundError):
+    """The answer is larger than it may be."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Target:
     host: str
@@ -95,6 +103,23 @@ def post_json(settings: Settings, url: str, body: bytes, *, seconds: float) -> i
         return response.status
 
 
+def ask_json(
+    settings: Settings, url: str, body: bytes, *, max_bytes: int, seconds: float
+) -> tuple[int, bytes]:
+    """POST `body` as `post_json` does; returns the answer's status and, from 400 up, its content too.
+
+    The content of other answers is not read, and that of more than `max_bytes` or cut short is left out.
+    Raises `OutboundError`, and `OutboundTimeout` after `seconds` in all.
+    """
+    with _exchange(settings, "POST", url, time.monotonic() + seconds, body) as response:
+        if response.status < 400:
+            return response.status, b""
+        try:
+            return response.status, _read(response, max_bytes)
+        except OutboundError:
+            return response.status, b""
+
+
 @contextmanager
 def _exchange(
     settings: Settings, method: str, url: str, deadline: float, body: bytes | None = None
@@ -111,7 +136,7 @@ def _exchange(
             with connection.getresponse() as response:
                 yield response
     except TimeoutError as error:
-        raise OutboundError("the server did not answer completely in time") from error
+        raise OutboundTimeout("the server did not answer completely in time") from error
     except ssl.SSLCertVerificationError as error:
         raise OutboundError("the server's certificate is not valid") from error
     except (OSError, ValueError, http.client.HTTPException) as error:
@@ -127,7 +152,7 @@ def _read(response: http.client.HTTPResponse, max_bytes: int) -> bytes:
                 raise OutboundError("the answer ended before its announced end")
             return bytes(data)
         data += chunk
-    raise OutboundError(f"the answer is larger than {max_bytes:,} bytes")
+    raise OutboundTooLarge(f"the answer is larger than {max_bytes:,} bytes")
 
 
 def _parse(url: str) -> _Target:

@@ -1,5 +1,6 @@
 """The parts that a running server is made of, handed to every service function."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -10,6 +11,10 @@ from sqlalchemy import Connection, Engine
 from horde.platform.local_cache import LocalCache
 from horde.platform.objectstore.store import ObjectStore
 from horde.settings import Settings
+
+
+def _no_proxies(_platform: "Platform", _passkey: str) -> int | None:
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +30,8 @@ class Platform:
     store: ObjectStore
     secret: bytes
     """Key of every hash and signature this horde makes."""
+    proxy_user: Callable[["Platform", str], int | None] = _no_proxies
+    """The account of the service that a proxy passkey belongs to; None: nobody's."""
 
     def read(self) -> Connection:
         """A connection for single reading statements, without the cost of a transaction around each."""

@@ -4,7 +4,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from horde.platform.http.fields import Output
+from horde.generation.schemas import Maybe
+from horde.platform.http.fields import Input, Output
 
 
 class Heartbeat(Output):
@@ -18,3 +19,21 @@ class Heartbeat(Output):
     threads: int = Field(description="Calls that this process works on at a time.")
     active_count: int = Field(description="Calls that it is answering, this one not counted.")
     db_connection: bool = Field(description="The database answers.")
+
+
+class HordeModes(Output):
+    """Which modes are on."""
+
+    maintenance_mode: Maybe[bool] = Field(None, description="New requests are refused.")
+    invite_only_mode: Maybe[bool] = Field(None, description="New workers need an invitation.")
+    raid_mode: Maybe[bool] = Field(
+        None, description="Calls from doubtful addresses are refused. Only moderators see this."
+    )
+
+
+class HordeModesInput(Input):
+    """Which modes to switch on or off; the others stay as they are."""
+
+    maintenance_mode: bool | None = Field(None, description="Refuse new requests. For administrators.")
+    invite_only_mode: bool | None = Field(None, description="Refuse new workers that are not invited.")
+    raid_mode: bool | None = Field(None, description="Refuse calls from doubtful addresses.")

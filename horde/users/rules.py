@@ -2,19 +2,25 @@
 
 import hashlib
 import hmac
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 
 ANONYMOUS_KEY = "0000000000"
 """The published key of the anonymous account."""
 
 EDUCATION_CONCURRENCY = 200
 
+MOST_SHARED_KEYS = 3
+MOST_SHARED_KEYS_OF_ROLE = {"trusted": 10, "education": 1000}
+
 
 class Role(StrEnum):
-    """What moderators (and, for `moderator`, administrators) may grant an account."""
+    """What moderators may grant an account; administrators make moderators, and only the operator makes
+    administrators."""
 
+    ADMIN = "admin"
     MODERATOR = "moderator"
     TRUSTED = "trusted"
     FLAGGED = "flagged"
@@ -26,8 +32,16 @@ class Role(StrEnum):
     DELETED = "deleted"
 
 
+class Reason(IntEnum):
+    """Why an account or a worker is suspicious; the numbers are published."""
+
+    UNREASONABLY_FAST = 5
+    CORRUPT_PROMPT = 8
+    TOO_MANY_JOBS_ABORTED = 9
+
+
 def key_hash(secret: bytes, api_key: str) -> str:
-    """What is stored of an API key: the hexadecimal SHA-256 of the horde's secret followed by the key."""
+    """What is stored of an API key or passkey: the hexadecimal SHA-256 of the horde's secret and the key."""
     return hashlib.sha256(secret + api_key.encode()).hexdigest()
 
 
@@ -44,6 +58,11 @@ def with_implied(roles: set[Role]) -> set[Role]:
 def concurrency_for(roles: set[Role], concurrency: int) -> int:
     """Requests that may wait at once: at least 200 for an educator's class."""
     return max(concurrency, EDUCATION_CONCURRENCY) if Role.EDUCATION in roles else concurrency
+
+
+def most_shared_keys(roles: Iterable[str]) -> int:
+    """How many shared keys an account may have: the most that any of its roles allows."""
+    return max([MOST_SHARED_KEYS, *(MOST_SHARED_KEYS_OF_ROLE.get(role, 0) for role in roles)])
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,6 +148,6 @@ class UserDetails(Output):
         default_factory=UserRecords, description="What it has asked for and contributed."
     )
     proxy_passkey: Maybe[str] = Field(
-        None, description="Proves that a call comes from this service. Moderators see this."
+        None, description="A new passkey, only in the answer to whoever asked for it."
     )
     deleted: bool = Field(description="Is about to be removed.")

@@ -5,13 +5,15 @@ import time
 from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from sqlalchemy import Connection, delete, insert, select, text, update
 
 from horde.kudos import service as ledger
+from horde.kudos import shared_keys
 from horde.kudos.rules import Entry, account_class, balanced, kudos
 from horde.platform.errors import NotFound, Unauthorized
+from horde.platform.ids import parse_id
 from horde.platform.runtime import Platform
 from horde.users.rules import (
     ANONYMOUS_KEY,
@@ -174,9 +176,11 @@ _DETAILS = text("""
         users.created, users.public_workers, users.contact, users.admin_comment,
         ARRAY(SELECT role FROM user_roles WHERE user_id = users.id) AS roles,
         ARRAY(SELECT id FROM workers WHERE owner_id = users.id ORDER BY created) AS worker_ids,
+        ARRAY(SELECT id FROM shared_keys WHERE account_id = purse.id ORDER BY created) AS sharedkey_ids,
         (SELECT json_object_agg(action, amount) FROM kudos_totals WHERE account_id = purse.id) AS totals,
         (SELECT json_agg(json_build_array(record, kind, amount)) FROM user_records
          WHERE user_id = users.id) AS records,
+        (SELECT count(*) FROM suspicions WHERE user_id = users.id AND worker_id IS NULL) AS suspicions,
         purse.balance + coalesce((
             SELECT sum(amount) FROM ledger_entries WHERE account_id = purse.id AND NOT folded
         ), 0) AS kudos,
@@ -195,12 +199,28 @@ _ACTIVE = text("""
 
 
 def find_user(platform: Platform, api_key: str) -> UserDetails:
-    """The account that a key belongs to, as its owner sees it. Raises `UserNotFound` (404)."""
+    """The account that a key belongs to, as its owner sees it. Raises `UserNotFound` (404).
+
+    A shared key, usable or not, shows what anybody may see of its owner, under a name that tells of the key.
+    """
+    shared_key = parse_id(api_key)
+    if shared_key is not None:
+        return _owner_of(platform, shared_key)
     try:
         user = authenticate(platform, api_key)
     except Unauthorized as error:
         raise NotFound("No account has this API key.", "UserNotFound") from error
     return _details(platform, user.id, Privilege.OWNER)
+
+
+def _owner_of(platform: Platform, key_id: UUID) -> UserDetails:
+    with platform.read() as db:
+        key = shared_keys.find(db, key_id)
+    if key is None:
+        raise NotFound("No account has this shared key.", "UserNotFound")
+    owner = _details(platform, key.user_id, Privilege.PUBLIC)
+    note = f"Shared Key: {key.name}" if key.name else "Shared Key"
+    return owner.model_copy(update={"username": f"{owner.username} ({note})"})
 
 
 def user_details(platform: Platform, user_id: str, api_key: str | None) -> UserDetails:

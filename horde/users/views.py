@@ -40,14 +40,18 @@ def describe(user: Any, active: Mapping[str, Sequence[str]], privilege: Privileg
             "contact": user.contact,
             "vpn": Role.VPN in roles,
             "special": Role.SPECIAL in roles,
-            "sharedkey_ids": [],
+            "sharedkey_ids": [str(key) for key in user.sharedkey_ids],
         }
         if active:
             shown["active_generations"] = UserActiveGenerations(
                 image=list(active.get("image", ())) or None, text=list(active.get("text", ())) or None
             )
     if privilege >= Privilege.MODERATOR:
-        shown |= {"evaluating_kudos": float(user.escrow), "admin_comment": user.admin_comment}
+        shown |= {
+            "evaluating_kudos": float(user.escrow),
+            "admin_comment": user.admin_comment,
+            "suspicious": user.suspicions,
+        }
     return UserDetails(
         username=f"{user.username}#{user.id}",
         id=user.id,

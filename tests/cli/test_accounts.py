@@ -9,6 +9,7 @@ from horde.cli.accounts import ensure_first_moderator
 from horde.platform.errors import Unauthorized
 from horde.platform.runtime import Platform
 from horde.settings import Settings, load_settings
+from horde.users import passkeys
 from horde.users import service as users
 from tests.support import scalar
 
@@ -72,7 +73,7 @@ def test_the_first_moderator_gets_a_key_that_only_we_can_read(platform: Platform
     ensure_first_moderator(platform, key_file)
     key = key_file.read_text().strip()
     assert stat.S_IMODE(key_file.stat().st_mode) == 0o600
-    assert users.authenticate(platform, key).has(users.Role.MODERATOR)
+    assert users.authenticate(platform, key).roles == {"admin", "moderator", "trusted"}
     ensure_first_moderator(platform, key_file)
     assert key_file.read_text().strip() == key
     assert scalar(platform, "SELECT count(*) FROM users") == 2
@@ -83,6 +84,31 @@ def test_an_interrupted_first_start_is_made_good(platform: Platform, tmp_path: P
     key_file.write_text("a key whose account was never made")
     ensure_first_moderator(platform, key_file)
     assert users.authenticate(platform, key_file.read_text().strip()).has(users.Role.MODERATOR)
+
+
+def test_administrators_are_made_and_unmade(platform: Platform) -> None:
+    key = run("admin", "create-user", "Ada", "--admin").output.split()[-1]
+    assert users.authenticate(platform, key).roles == {"admin"}
+    assert "without roles" in run("admin", "set-role", "1", "admin", "--off").output
+    assert "now: admin" in run("admin", "set-role", "1", "admin").output
+
+
+def test_a_service_gets_a_passkey(platform: Platform) -> None:
+    run("admin", "create-user", "Ada", "--service")
+    result = run("admin", "passkey", "1")
+    assert result.exit_code == 0
+    assert passkeys.proxy_user(platform, result.output.removeprefix("Passkey: ").strip()) == 1
+
+
+@pytest.mark.parametrize(
+    ("user_id", "reason"), [("1", "service"), ("2", "no user"), ("0", "range"), ("x", "integer")]
+)
+def test_nobody_else_gets_a_passkey(platform: Platform, user_id: str, reason: str) -> None:
+    run("admin", "create-user", "Ada", "--moderator")
+    result = run("admin", "passkey", user_id)
+    assert result.exit_code != 0
+    assert reason in result.output
+    assert scalar(platform, "SELECT count(*) FROM users WHERE proxy_passkey_hash IS NOT NULL") == 0
 
 
 def test_keys_are_not_stored(platform: Platform) -> None:

@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy import Connection, Row, text
 
 from horde.generation import settlement, sweep
-from horde.image import jobs, service
+from horde.image import jobs, service, tracking
+from horde.image.admission import Sender
 from horde.image.schemas import GenerationInputStable, PopInputStable, SubmitInputStable
-from horde.image.service import Sender
 from horde.kudos import service as ledger
 from horde.platform.errors import BadRequest, Forbidden, HordeError
 from horde.platform.runtime import Platform
@@ -144,10 +144,10 @@ def test_a_job_that_ends_in_many_ways_ends_once(platform: Platform, owner: Accou
                 return 0.0
 
         in_threads(6, work)
-        shown = service.check(platform, request, "192.0.2.1", "tests")
+        shown = tracking.check(platform, request, "192.0.2.1", "tests")
         assert shown["finished"] + shown["restarted"] == 1
         assert shown["waiting"] == shown["restarted"]
-        service.cancel(platform, request)
+        tracking.cancel(platform, request)
     assert_all_is_well(platform)
 
 
@@ -160,7 +160,7 @@ def test_the_queue_is_right_after_everything_at_once(platform: Platform, owner: 
         choose = random.Random(number)
         if number == 0:
             for request in choose.sample(requests, 10):
-                service.cancel(platform, request)
+                tracking.cancel(platform, request)
         elif number == 1:
             for _ in range(20):
                 change(
@@ -183,7 +183,7 @@ def test_the_queue_is_right_after_everything_at_once(platform: Platform, owner: 
 
     in_threads(THREADS, work)
     for request in requests:
-        shown = service.check(platform, request, "192.0.2.1", "tests")
+        shown = tracking.check(platform, request, "192.0.2.1", "tests")
         assert shown["processing"] == 0
         assert shown["done"] == (shown["waiting"] == 0)
     assert_all_is_well(platform)
@@ -231,7 +231,7 @@ class TestWhileAJobIsGivenBack:
         (job,) = pop(platform, owner, 0)
         with platform.engine.connect() as db, ThreadPoolExecutor(1) as pool:
             assert settlement.lose(db, find_job(db, job))
-            cancelling = pool.submit(service.cancel, platform, request)
+            cancelling = pool.submit(tracking.cancel, platform, request)
             wait_for_a_blocked_statement(platform)
             db.commit()
             cancelling.result(timeout=10)
@@ -248,7 +248,7 @@ class TestWhileAJobIsGivenBack:
             wait_for_a_blocked_statement(platform)
             db.commit()
             giving_back.result(timeout=10)
-        assert service.check(platform, request, "192.0.2.1", "tests")["faulted"]
+        assert tracking.check(platform, request, "192.0.2.1", "tests")["faulted"]
         assert_all_is_well(platform)
 
 
@@ -259,7 +259,7 @@ def find_job(db: Connection, job: str) -> Row[Any]:
 
 
 def test_a_lane_may_be_closed_while_somebody_queues_into_it(platform: Platform) -> None:
-    service.cancel(platform, ask(platform))
+    tracking.cancel(platform, ask(platform))
     change(platform, "DELETE FROM requests")
     with platform.engine.connect() as db, ThreadPoolExecutor(1) as pool:
         # The sweep has deleted the empty lane and is about to commit.

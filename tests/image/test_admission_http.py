@@ -263,13 +263,11 @@ class TestUpfrontKudos:
 @pytest.mark.parametrize(
     ("fields", "status", "rc", "word"),
     [
-        ({"source_image": "aGVsbG8="}, 400, "ImageValidationFailed", "source images"),
-        ({"source_image": "https://example.com/a.webp"}, 400, "ImageValidationFailed", "source images"),
         ({"style": "no such style"}, 404, "StyleNotFound", "no such style"),
         ({"style": str(uuid4())}, 404, "StyleNotFound", "style"),
     ],
 )
-def test_what_is_not_done_yet_is_refused(
+def test_unknown_styles_are_refused(
     horde: Horde, fields: dict[str, Any], status: int, rc: str, word: str
 ) -> None:
     with unchanged(horde.platform):

@@ -323,7 +323,7 @@ DAMAGES = {
     ),
     "delivered jobs that nobody was paid for": (
         "INSERT INTO jobs SELECT gen_random_uuid(), request_id, worker_id, model, state, started, deadline, "
-        "finished, seed, metadata, charged, reward FROM jobs WHERE id = :job"
+        "finished, seed, metadata, charged, reward, things, value FROM jobs WHERE id = :job"
     ),
 }
 

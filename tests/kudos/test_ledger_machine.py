@@ -20,9 +20,9 @@ from hypothesis.stateful import (
 )
 
 from horde.generation import sweep
-from horde.image import jobs, service
+from horde.image import jobs, service, tracking
+from horde.image.admission import Sender
 from horde.image.schemas import GenerationInputStable, PopInputStable, SubmitInputStable
-from horde.image.service import Sender
 from horde.kudos import service as ledger
 from horde.platform.errors import BadRequest, HordeError, NotFound
 from horde.users.rules import ANONYMOUS_KEY, Role
@@ -189,9 +189,9 @@ class Loop(RuleBasedStateMachine):
     def cancel(self, request: Request) -> None:
         if not request.alive:
             with pytest.raises(NotFound):
-                service.cancel(self.platform, request.id)
+                tracking.cancel(self.platform, request.id)
             return
-        service.cancel(self.platform, request.id)
+        tracking.cancel(self.platform, request.id)
         if not request.given_up:
             request.cancelled = True
         request.left = 0
@@ -259,7 +259,7 @@ class Loop(RuleBasedStateMachine):
     def progress_adds_up(self) -> None:
         assert scalar(self.platform, "SELECT count(*) FROM requests") == len(self.known)
         for request in self.known.values():
-            shown = service.check(self.platform, request.id, "192.0.2.1", "tests")
+            shown = tracking.check(self.platform, request.id, "192.0.2.1", "tests")
             assert (shown["finished"], shown["processing"], shown["waiting"], shown["restarted"]) == (
                 request.finished,
                 len(request.under_way),

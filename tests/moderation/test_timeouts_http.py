@@ -2,22 +2,25 @@
 
 import dataclasses
 import json
+import os
+import shutil
 from typing import Any
 from uuid import uuid4
 
 import pytest
 import redis
-from sqlalchemy import insert
+from sqlalchemy import insert, text
 from structlog.testing import capture_logs
 
+from horde.generation import sweep
 from horde.moderation import timeouts
 from horde.platform.errors import Forbidden
 from horde.platform.runtime import Platform
 from horde.users import service as users
-from horde.users.rules import ANONYMOUS_KEY, Role
+from horde.users.rules import ANONYMOUS_KEY, Reason, Role
 from horde.workers.tables import Worker
 from tests.moderation.conftest import SERVICE
-from tests.support import Account, Horde, assert_refused, forget
+from tests.support import Account, Horde, assert_refused, files, forget
 
 WORKER = "00000000-0000-4000-8000-000000000001"
 ROUTES = [
@@ -29,6 +32,7 @@ ROUTES = [
     ("DELETE", f"/operations/block_worker_ipaddr/{WORKER}", None),
 ]
 HOUR, DAY = 3600, 24 * 3600
+PROMPT = "a corrupt prompt \u00e9"
 
 
 def seconds(platform: Platform, address: str) -> int:
@@ -39,7 +43,7 @@ def seconds(platform: Platform, address: str) -> int:
 
 def report(horde: Horde, address: str, user: Account | None = None, **values: Any) -> None:
     facts = users.user_facts(horde.platform, user.id if user else 0)
-    timeouts.report_corrupt_prompt(horde.platform, facts, address, **values)
+    timeouts.report_corrupt_prompt(horde.platform, facts, address, PROMPT, **values)
 
 
 def keep_out(horde: Horde, moderator: Account, ipaddr: str, hours: int = 1) -> None:
@@ -300,6 +304,56 @@ class TestOffenders:
         ]
         assert seconds(horde.platform, "192.0.2.1") == 0
         assert 0 < horde.platform.cache.ttl("suspicion:4/32/c0000201") <= HOUR
+
+
+class TestRefusedPrompts:
+    def kept(self, horde: Horde) -> list[Any]:
+        return [json.loads(path.read_bytes()) for path in files(horde.platform)]
+
+    def noted(self, horde: Horde) -> list[tuple[int, int]]:
+        with horde.platform.read() as db:
+            return [tuple(row) for row in db.execute(text("SELECT user_id, reason FROM suspicions"))]
+
+    def test_they_are_kept_and_their_account_becomes_suspicious(self, horde: Horde) -> None:
+        user = horde.account()
+        report(horde, "203.0.113.7", user)
+        report(horde, "203.0.113.8", user)
+        assert self.kept(horde) == [{"prompt": PROMPT, "user": user.alias, "type": "regex"}] * 2
+        assert self.noted(horde) == [(user.id, Reason.CORRUPT_PROMPT)]
+
+    def test_those_of_anonymous_are_kept_alone(self, horde: Horde) -> None:
+        report(horde, "203.0.113.7")
+        assert [each["user"] for each in self.kept(horde)] == ["Anonymous#0"]
+        assert self.noted(horde) == []
+
+    def test_nothing_of_moderators_is(self, horde: Horde, moderator: Account) -> None:
+        report(horde, "203.0.113.7", moderator)
+        assert self.kept(horde) == self.noted(horde) == []
+
+    def test_nothing_is_unless_punished(self, horde: Horde) -> None:
+        report(horde, "203.0.113.7", horde.account(), punish=False)
+        assert self.kept(horde) == self.noted(horde) == []
+
+    def test_they_go_with_old_pictures(self, horde: Horde) -> None:
+        report(horde, "203.0.113.7")
+        (path,) = files(horde.platform)
+        horde.platform.store.sweep(60, lambda _key: False)
+        assert path.exists()
+        os.utime(path, (0, 0))
+        sweep.delete_old_pictures(horde.platform)
+        assert not path.exists()
+
+    def test_a_store_that_fails_does_not_matter(self, horde: Horde) -> None:
+        objects = horde.platform.settings.var_dir / "objects"
+        shutil.rmtree(objects, ignore_errors=True)
+        objects.write_text("in the way")
+        user = horde.account()
+        try:
+            report(horde, "203.0.113.7", user)
+        finally:
+            objects.unlink()
+        assert self.noted(horde) == [(user.id, Reason.CORRUPT_PROMPT)]
+        assert seconds(horde.platform, "203.0.113.7") == 180
 
 
 class TestLookups:

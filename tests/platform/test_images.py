@@ -12,7 +12,14 @@ from PIL import Image, ImageFile, WebPImagePlugin
 
 from horde.platform import images
 from horde.platform.errors import BadRequest
-from horde.platform.images import as_webp, check_image, decode_base64_image, has_alpha, media_type
+from horde.platform.images import (
+    as_webp,
+    check_header,
+    check_image,
+    decode_base64_image,
+    has_alpha,
+    media_type,
+)
 
 LIMIT = 3072 * 3072
 
@@ -119,6 +126,38 @@ def test_metadata_is_left_out():
     assert b"where I live" not in as_webp(data, max_pixels=LIMIT)
 
 
+def test_webp_with_metadata_is_encoded_anew():
+    exif = Image.Exif()
+    exif[0x010E] = "where I live"
+    for metadata in ({"exif": exif}, {"xmp": b"<x>where I live</x>"}, {"icc_profile": b"where I live"}):
+        data = picture("WEBP", **metadata)
+        result = as_webp(data, max_pixels=LIMIT)
+        assert b"where I live" in data
+        assert b"where I live" not in result
+        assert check_image(result, max_pixels=LIMIT) == (40, 24)
+
+
+def test_a_declared_transparent_colour_is_transparent():
+    source = Image.new("RGB", (16, 16), (64, 80, 96))
+    source.paste((255, 0, 0), (0, 0, 8, 16))
+    target = io.BytesIO()
+    source.save(target, "PNG", transparency=(64, 80, 96))
+    result = Image.open(io.BytesIO(as_webp(target.getvalue(), max_pixels=LIMIT)))
+    assert result.getchannel("A").tobytes() == (b"\xff" * 8 + b"\0" * 8) * 16
+
+
+@pytest.mark.parametrize("alphas", [b"\0" * 400, b"\0\1" * 200])
+def test_broken_palettes_are_refused(alphas):
+    body = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, 8, 3, 0, 0, 0))
+    pixels = png_chunk(b"IDAT", zlib.compress(b"\0\0\1\2\xff" * 4)) + png_chunk(b"IEND", b"")
+    start = b"\x89PNG\r\n\x1a\n" + body
+    palette = png_chunk(b"PLTE", b"abc" * 4) + png_chunk(b"tRNS", alphas)
+    for data in (start + pixels, start + palette + pixels):
+        with pytest.raises(BadRequest) as check:
+            as_webp(data, max_pixels=LIMIT)
+        assert check.value.rc == "ImageValidationFailed"
+
+
 @pytest.mark.parametrize("kind", ["WEBP", "PNG"])
 def test_animations_are_refused_but_their_first_frame_can_be_had(kind):
     data = animation(kind)
@@ -193,6 +232,18 @@ def test_size_is_refused_by_the_header_before_decoding(data, monkeypatch):
     assert refusal(data).rc == "SourceImageResolutionExceeded"
 
 
+def test_headers_are_checked_without_decoding():
+    check_header(png_of_size(3072, 3072), max_pixels=LIMIT)
+    for data, rc in (
+        (png_of_size(3073, 3072), "SourceImageResolutionExceeded"),
+        (picture("GIF"), "ImageValidationFailed"),
+        (picture("PNG") + b"\0" * images.MAX_IMAGE_BYTES, "SourceImageSizeExceeded"),
+    ):
+        with pytest.raises(BadRequest) as check:
+            check_header(data, max_pixels=LIMIT)
+        assert check.value.rc == rc
+
+
 def test_highly_compressible_large_png_is_refused():
     target = io.BytesIO()
     Image.new("1", (9000, 9000)).save(target, "PNG", optimize=False)
@@ -256,8 +307,10 @@ def test_large_pictures_take_turns(monkeypatch):
 def test_base64_with_and_without_data_url():
     data = picture("WEBP")
     text = base64.b64encode(data).decode()
+    assert set("+/") & set(text)
     wrapped = base64.encodebytes(data).decode()
-    for given_text in (text, wrapped, f"data:image/webp;base64,{text}", f"data:;base64,{text}"):
+    safe = base64.urlsafe_b64encode(data).decode()
+    for given_text in (text, wrapped, safe, f"data:image/webp;base64,{text}", f" data:;base64,{text}"):
         assert decode_base64_image(given_text) == data
 
 

@@ -41,6 +41,11 @@ def local_store(tmp_path, **settings) -> LocalStore:
     return store
 
 
+def none(key: str) -> bool:
+    """Keeps no key from being swept."""
+    return False
+
+
 def stored_files(tmp_path) -> list[str]:
     return sorted(path.name for path in (tmp_path / "objects").rglob("*") if path.is_file())
 
@@ -162,12 +167,33 @@ class TestLocalStore:
         long_ago = time.time() - 1000
         for path in (left_over, tmp_path / "objects" / old[:2] / old):
             os.utime(path, (long_ago, long_ago))
-        assert store.sweep(2000) == 0
-        assert store.sweep(900) == 2
+        assert store.sweep(2000, none) == 0
+        assert store.sweep(900, none) == 2
         assert stored_files(tmp_path) == sorted([".writing", young])
 
+    def test_sweep_leaves_what_is_to_be_kept(self, store, tmp_path):
+        one, other = new_key(), new_key()
+        store.put(one, b"one")
+        store.put(other, b"other")
+        for key in (one, other):
+            os.utime(tmp_path / "objects" / key[:2] / key, (1, 1))
+        assert store.sweep(900, lambda key: key == one) == 1
+        assert stored_files(tmp_path) == [one]
+
+    def test_a_disk_that_fails_is_a_store_out_of_reach(self, store, tmp_path):
+        (tmp_path / "objects").mkdir()
+        (tmp_path / "objects" / "ab").write_bytes(b"where a folder should be")
+        for use in (
+            lambda: store.put("ab.webp", b"data"),
+            lambda: store.get("ab.webp"),
+            lambda: store.delete("ab.webp"),
+        ):
+            with pytest.raises(HordeError) as check:
+                use()
+            assert check.value.status == 503
+
     def test_sweep_without_any_object(self, store):
-        assert store.sweep(1) == 0
+        assert store.sweep(1, none) == 0
 
     def test_oversize_object_is_not_read(self, store):
         store.put("big.webp", b"\0" * (images.MAX_IMAGE_BYTES + 1))
@@ -444,13 +470,15 @@ class TestS3Store:
         with requests.Session() as session:
             for number in range(1003):
                 session.put(f"{s3_endpoint}/{bucket}/old-{number}.webp", data=b"x", timeout=10)
-        assert s3_store.sweep(60) == 0
+        assert s3_store.sweep(60, none) == 0
         real_time = time.time
         monkeypatch.setattr(time, "time", lambda: real_time() + 90)
-        assert s3_store.sweep(200) == 0
-        assert s3_store.sweep(60) == 1003
+        assert s3_store.sweep(200, none) == 0
+        assert s3_store.sweep(60, lambda key: key == "old-7.webp") == 1002
+        assert s3_store.get("old-7.webp") == b"x"
+        assert s3_store.sweep(60, none) == 1
         assert s3_store.get("old-1.webp") is None
-        assert s3_store.sweep(60) == 0
+        assert s3_store.sweep(60, none) == 0
 
     def test_one_store_serves_many_threads(self, s3_store):
         keys = [new_key() for _ in range(24)]

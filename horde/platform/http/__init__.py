@@ -16,6 +16,7 @@ from horde.platform.http.requests import (
     body,
     client_agent,
     direct_address,
+    proxy_address,
     query,
     user_address,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "direct_address",
     "init_http",
     "limited",
+    "proxy_address",
     "query",
     "relax",
     "to_json",

@@ -3,6 +3,7 @@
 import json
 from typing import Annotated, Any, ClassVar, TypeVar, cast
 
+import orjson
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -114,8 +115,9 @@ class _Distinct:
 def _finite(value: dict[str, Any]) -> dict[str, Any]:
     try:
         json.dumps(value, allow_nan=False)
-    except ValueError:
-        raise ValueError("must hold finite numbers only") from None
+        orjson.dumps(value)
+    except (ValueError, TypeError):
+        raise ValueError("must hold finite numbers of at most 64 bits, not nested deeply") from None
     return value
 
 

@@ -5,15 +5,17 @@ from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from typing import Any, Literal, TypeVar, overload
 
+import structlog
 from flask import request
 from pydantic import ValidationError
 
 from horde.platform.errors import BadRequest, PayloadInvalid
 from horde.platform.http.fields import Input
-from horde.platform.runtime import current_platform
+from horde.platform.runtime import Platform, current_platform
 
 ANONYMOUS_KEY = "0000000000"
 DEFAULT_AGENT = "unknown:0:unknown"
+WARNING_SECONDS = 3600.0
 
 ESCAPED_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
@@ -47,6 +49,8 @@ PROBLEMS = {
 """Texts for the kinds of problems that pydantic finds; any other kind is told in pydantic's words."""
 
 S = TypeVar("S", bound=Input)
+
+log = structlog.get_logger(__name__)
 
 
 def body(schema: type[S], *, required: bool = True) -> S:
@@ -136,8 +140,38 @@ def direct_address() -> str:
 
 
 def user_address() -> str:
-    """The IP address of the person behind the request."""
-    return direct_address()
+    """The IP address of the person behind the request: `Proxied-For` if a service with a valid passkey in
+    `Proxy-Authorization` sends an address there, else the direct address."""
+    return _proxied_for() or direct_address()
+
+
+def proxy_address() -> str | None:
+    """The direct address, if it is that of a service that passes on the call of somebody at another one."""
+    proxied_for, direct = _proxied_for(), direct_address()
+    return None if proxied_for in (None, direct) else direct
+
+
+def _proxied_for() -> str | None:
+    passkey = request.environ.get("HTTP_PROXY_AUTHORIZATION")
+    address = parse_address(request.environ.get("HTTP_PROXIED_FOR", "").strip()) if passkey else None
+    if not passkey or address is None:
+        return None
+    platform = current_platform()
+    if platform.proxy_user(platform, passkey) is None:
+        _tell_unknown_passkey(platform)
+        return None
+    return address
+
+
+def _tell_unknown_passkey(platform: Platform) -> None:
+    """Once an hour for each address."""
+    address = direct_address()
+
+    def tell() -> bool:
+        log.warning("unknown proxy passkey ignored", address=address)
+        return True
+
+    platform.local.get(f"unknown_passkey:{address}", WARNING_SECONDS, tell)
 
 
 @lru_cache(maxsize=4096)

@@ -4,16 +4,20 @@ import hashlib
 import hmac
 import os
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
 
+import structlog
 from flask import has_request_context, request
 
 from horde.platform.errors import Forbidden
 from horde.platform.images import MAX_IMAGE_BYTES
-from horde.platform.objectstore.store import check_key
+from horde.platform.objectstore.store import check_key, unavailable
 from horde.settings import Settings
+
+log = structlog.get_logger(__name__)
 
 
 class LocalStore:
@@ -35,29 +39,32 @@ class LocalStore:
         path = self._path(key)
         # No key starts with a dot, so nobody can ask for the file before it is whole.
         temporary = path.with_name(f".{token_hex(8)}")
-        try:
+        with _unavailable():
             try:
                 file = open(temporary, "xb")  # noqa: SIM115 - closed just below
             except FileNotFoundError:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 file = open(temporary, "xb")  # noqa: SIM115
-            with file:
-                file.write(data)
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+            try:
+                with file:
+                    file.write(data)
+                os.replace(temporary, path)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
 
     def get(self, key: str) -> bytes | None:
-        try:
-            with self._path(key).open("rb") as file:
-                data = file.read(MAX_IMAGE_BYTES + 1)
-        except FileNotFoundError:
-            return None
+        with _unavailable():
+            try:
+                with self._path(key).open("rb") as file:
+                    data = file.read(MAX_IMAGE_BYTES + 1)
+            except FileNotFoundError:
+                return None
         return data if len(data) <= MAX_IMAGE_BYTES else None
 
     def delete(self, key: str) -> None:
-        self._path(key).unlink(missing_ok=True)
+        with _unavailable():
+            self._path(key).unlink(missing_ok=True)
 
     def upload_url(self, key: str) -> str:
         return self._signed_url("PUT", key)
@@ -65,13 +72,13 @@ class LocalStore:
     def download_url(self, key: str) -> str:
         return self._signed_url("GET", key)
 
-    def sweep(self, older_than_seconds: float) -> int:
+    def sweep(self, older_than_seconds: float, keep: Callable[[str], bool]) -> int:
         oldest = time.time() - older_than_seconds
         deleted = 0
         for file in self._root.glob("*/*"):
             # Another process may sweep or replace the same file meanwhile.
             with suppress(FileNotFoundError):
-                if file.stat().st_mtime < oldest:
+                if file.stat().st_mtime < oldest and not keep(file.name):
                     file.unlink()
                     deleted += 1
         return deleted
@@ -104,3 +111,13 @@ class LocalStore:
 
     def _path(self, key: str) -> Path:
         return self._root / check_key(key)[:2] / key
+
+
+@contextmanager
+def _unavailable() -> Iterator[None]:
+    """Turn every failure of the disk into an answer that tells clients to try again."""
+    try:
+        yield
+    except OSError as error:
+        log.error("object store failed", error=str(error))
+        raise unavailable() from error

@@ -1,7 +1,7 @@
 """Objects in a bucket of any S3-compatible store."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -10,16 +10,15 @@ import structlog
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from horde.platform.errors import HordeError
 from horde.platform.images import MAX_IMAGE_BYTES, media_type
-from horde.platform.objectstore.store import check_key
+from horde.platform.objectstore.store import check_key, unavailable
 from horde.settings import Settings
 
 log = structlog.get_logger(__name__)
 
 
 class S3Store:
-    """An ObjectStore in a bucket that is the horde's alone: `sweep` spares nothing in it.
+    """An ObjectStore in a bucket that is the horde's alone: `sweep` looks at everything in it.
 
     Pages of other origins fetch pictures from it, so its CORS rules have to let every origin GET.
     Without access keys in the settings, boto3 looks for credentials where it always does.
@@ -62,7 +61,7 @@ class S3Store:
     def download_url(self, key: str) -> str:
         return self._presigned("get_object", key)
 
-    def sweep(self, older_than_seconds: float) -> int:
+    def sweep(self, older_than_seconds: float, keep: Callable[[str], bool]) -> int:
         oldest = time.time() - older_than_seconds
         deleted = 0
         with _unavailable():
@@ -71,7 +70,7 @@ class S3Store:
                 old = [
                     {"Key": item["Key"]}
                     for item in page.get("Contents", ())
-                    if item["LastModified"].timestamp() < oldest
+                    if item["LastModified"].timestamp() < oldest and not keep(item["Key"])
                 ]
                 if old:
                     answer = self._client.delete_objects(
@@ -119,8 +118,4 @@ def _unavailable() -> Iterator[None]:
         yield
     except (BotoCoreError, ClientError) as error:
         log.error("object store failed", error=str(error))
-        raise HordeError(
-            "The horde cannot reach its picture store; try again in a minute.",
-            rc="ServiceUnavailable",
-            status=503,
-        ) from error
+        raise unavailable() from error

@@ -1,7 +1,10 @@
 """What every object store promises."""
 
 import re
+from collections.abc import Callable
 from typing import Protocol
+
+from horde.platform.errors import HordeError
 
 _KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,199}")
 
@@ -10,8 +13,8 @@ class ObjectStore(Protocol):
     """Pictures by key, kept for hours. Every method may be called from any thread.
 
     Keys have 1 to 200 letters, digits, `_`, `-` and `.`, no leading dot and no two dots in a row;
-    any other key is a ValueError. When the store cannot be reached, methods raise HordeError with
-    status 503.
+    any other key is a ValueError. When the store cannot be reached or is full, methods raise HordeError
+    with status 503.
     """
 
     def put(self, key: str, data: bytes) -> None:
@@ -29,8 +32,11 @@ class ObjectStore(Protocol):
     def download_url(self, key: str) -> str:
         """A URL that answers GET with what is kept under `key`, for `signed_url_seconds`."""
 
-    def sweep(self, older_than_seconds: float) -> int:
-        """Delete everything written longer ago than that; returns how many objects and left-over files."""
+    def sweep(self, older_than_seconds: float, keep: Callable[[str], bool]) -> int:
+        """Delete everything written longer ago than that, unless `keep` says yes to its key.
+
+        Returns how many objects and left-over files there were.
+        """
 
 
 def check_key(key: str) -> str:
@@ -38,3 +44,12 @@ def check_key(key: str) -> str:
     if not _KEY.fullmatch(key) or ".." in key:
         raise ValueError(f"not an object key: {key!r}")
     return key
+
+
+def unavailable() -> HordeError:
+    """What callers are told when the store fails."""
+    return HordeError(
+        "The horde cannot reach its picture store; try again in a minute.",
+        rc="ServiceUnavailable",
+        status=503,
+    )

@@ -1,0 +1,204 @@
+"""What to tell those whose requests nobody can serve."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from horde.image.asked import Asked
+from horde.image.plans import Plan
+from horde.image.requirements import SAMPLERS
+from horde.workers.rules import WorkerFacts
+from kudos_model.features import ADAPTIVE_SAMPLER, accurate_steps
+
+MOST_MODELS = 3
+"""Models that are suggested at once."""
+
+REASONS = {
+    "models": "do not offer its models",
+    "max_pixels": "do not make pictures of this size",
+    "nsfw": "do not take requests that may be unsafe",
+    "untrusted": "do not belong to trusted owners",
+    "unsafe_ip": "do not take requests from doubtful addresses",
+    "performance": "are too slow for it",
+    "img2img": "do not take source images",
+    "painting": "do not paint into pictures",
+    "lora": "do not use LoRAs",
+    "post-processing": "do not post-process",
+    "controlnet": "do not use ControlNets",
+    "step_count": "do not take so many steps",
+    "bridge_version": "run software that is too old for it",
+    "worker_id": "are left out by its list of workers",
+    "maintenance": "serve only their owners at present",
+    "blacklist": "refuse words of its prompt",
+}
+"""By reason, in the words of a sentence about workers."""
+
+LEFT_OUT = None
+FIXES: dict[str, tuple[Any, str]] = {
+    "nsfw": (False, "set nsfw to false"),
+    "trusted_workers": (False, "set trusted_workers to false"),
+    "slow_workers": (True, "allow slow_workers"),
+    "extra_slow_workers": (True, "allow extra_slow_workers"),
+    "workers": (LEFT_OUT, "leave workers out"),
+    "r2": (False, "set r2 to false"),
+    "source_image": (LEFT_OUT, "leave source_image out"),
+    "extra_source_images": (LEFT_OUT, "leave extra_source_images out"),
+    "source_mask": (LEFT_OUT, "leave source_mask out"),
+    "source_processing": ("img2img", "set source_processing to img2img"),
+    "prompt": (LEFT_OUT, "word the prompt differently"),
+    "params.loras": (LEFT_OUT, "leave params.loras out"),
+    "params.tis": (LEFT_OUT, "leave params.tis out"),
+    "params.post_processing": (LEFT_OUT, "leave params.post_processing out"),
+    "params.control_type": (LEFT_OUT, "leave params.control_type out"),
+    "params.workflow": (LEFT_OUT, "leave params.workflow out"),
+    "params.extra_texts": (LEFT_OUT, "leave params.extra_texts out"),
+    "params.transparent": (False, "set params.transparent to false"),
+    "params.image_is_control": (False, "set params.image_is_control to false"),
+    "params.return_control_map": (False, "set params.return_control_map to false"),
+    "params.hires_fix": (False, "set params.hires_fix to false"),
+    "params.tiling": (False, "set params.tiling to false"),
+    "params.clip_skip": (1, "set params.clip_skip to 1"),
+}
+"""By field: what to send instead, and the same in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacles:
+    """Why one worker cannot serve a request."""
+
+    worker: WorkerFacts
+    reasons: frozenset[str]
+    """Keys of `REASONS`."""
+    fields: frozenset[str | None]
+    """What of the request would have to change; None stands for what its sender cannot change."""
+    plans: tuple[Plan, ...]
+    """What would run with each model of this worker that asks for no other changes than those."""
+
+
+def explanation(asked: Asked, found: Sequence[Obstacles]) -> dict[str, Any]:
+    """The fields of `RequestExplanation`: what is in everybody's way, and the smallest way out."""
+    counts = Counter(reason for each in found for reason in each.reasons)
+    base = {"workers": len(found), "reasons": dict(counts.most_common()), "changes": [], "would_serve": 0}
+    if not found:
+        return base | {
+            "message": "No image worker is online at present. The request waits in case one comes."
+        }
+    told = [f"{count} {REASONS[reason]}" for reason, count in counts.most_common()]
+    message = f"Of {len(found)} workers that are online, {', '.join(told)}."
+    way = _smallest(found)
+    if way is None:
+        return base | {"message": f"{message} No change to the request would help; it waits for others."}
+    changes, texts, able = _changes(asked, way)
+    number = "1 worker" if able == 1 else f"{able} workers"
+    advice = f"To have it served by {number}, {' and '.join(texts)}."
+    return base | {"message": f"{message} {advice}", "changes": changes, "would_serve": able}
+
+
+def _smallest(found: Sequence[Obstacles]) -> list[Obstacles] | None:
+    """The workers that the fewest changes would suffice for; among equal ones, the most workers."""
+    groups: dict[frozenset[str | None], list[Obstacles]] = {}
+    for each in found:
+        fields = _with_implied(each)
+        if fields and None not in fields:
+            groups.setdefault(fields, []).append(replace(each, fields=fields))
+    if not groups:
+        return None
+    return min(groups.values(), key=lambda group: (len(group[0].fields), -len(group)))
+
+
+def _with_implied(each: Obstacles) -> frozenset[str | None]:
+    """What has to change, with what makes no sense any more then."""
+    if not each.plans:
+        return each.fields
+    asked = each.plans[0].asked
+    fields = set(each.fields)
+    if "source_image" in fields:
+        implied = {
+            "source_mask": asked.features.source_mask,
+            "params.control_type": asked.facts.control_type,
+            "extra_source_images": asked.facts.extra_source_images,
+            "source_processing": asked.facts.source_processing != "img2img",
+        }
+        fields |= {field for field, present in implied.items() if present}
+    if "params.workflow" in fields:
+        fields.add("params.extra_texts")
+    if "params.steps" in fields and asked.settings.sampler == ADAPTIVE_SAMPLER:
+        fields.add("params.sampler_name")
+    if "params.sampler_name" in fields and not _samplers(asked, each.worker):
+        fields.add(None)
+    return frozenset(fields)
+
+
+def _changes(asked: Asked, way: Sequence[Obstacles]) -> tuple[list[dict[str, Any]], list[str], int]:
+    """What to change, the same in words, and how many of the workers could serve the request then."""
+    fields = way[0].fields
+    serving = list(way)
+    changes: list[dict[str, Any]] = []
+    texts: list[str] = []
+    if "models" in fields:
+        names, serving = _models(serving)
+        changes.append({"field": "models", "value": names})
+        texts.append(f"use the model {' or '.join(names)}")
+    if "params.width" in fields:
+        width, height, serving = _size(asked, serving)
+        changes += [{"field": "params.width", "value": width}, {"field": "params.height", "value": height}]
+        texts.append(f"ask for {width}x{height} pixels")
+    sampler = asked.settings.sampler
+    if "params.sampler_name" in fields:
+        sampler, serving = _sampler(asked, serving)
+        changes.append({"field": "params.sampler_name", "value": sampler})
+        texts.append(f"use the sampler {sampler}")
+    costlier = accurate_steps(sampler, asked.settings.steps) > asked.facts.accurate_steps
+    if "params.steps" in fields or costlier:
+        steps = _steps(asked, sampler, serving)
+        changes.append({"field": "params.steps", "value": steps})
+        texts.append(f"ask for {steps} steps")
+    for field in sorted(field for field in fields if field in FIXES):
+        value, text = FIXES[field]
+        changes.append({"field": field} if value is LEFT_OUT else {"field": field, "value": value})
+        texts.append(text)
+    return changes, texts, len(serving)
+
+
+def _models(way: Sequence[Obstacles]) -> tuple[list[str], list[Obstacles]]:
+    offered = Counter(plan.model for each in way for plan in each.plans)
+    names = [name for name, _ in offered.most_common(MOST_MODELS)]
+    return names, [each for each in way if any(plan.model in names for plan in each.plans)]
+
+
+def _size(asked: Asked, way: Sequence[Obstacles]) -> tuple[int, int, list[Obstacles]]:
+    """The largest size of about the same shape that one of the workers makes."""
+    most = max(each.worker.max_pixels for each in way)
+    shrink = math.sqrt(most / asked.size)
+    width, height = (
+        max(64, int(length * shrink) // 64 * 64) for length in (asked.features.width, asked.features.height)
+    )
+    while width * height > most and max(width, height) > 64:
+        if width >= height:
+            width -= 64
+        else:
+            height -= 64
+    return width, height, [each for each in way if each.worker.max_pixels >= width * height]
+
+
+def _steps(asked: Asked, sampler: str, way: Sequence[Obstacles]) -> int:
+    """As many steps as all of the workers take, and no more work than was asked for."""
+    usual = min(int(plan.facts.usual_steps) for each in way for plan in each.plans)
+    most = usual if "params.steps" in way[0].fields else asked.facts.accurate_steps
+    return max(1, most // accurate_steps(sampler, 1))
+
+
+def _sampler(asked: Asked, way: Sequence[Obstacles]) -> tuple[str, list[Obstacles]]:
+    """The sampler that the most of the workers know, and those workers."""
+    counts = Counter(name for each in way for name in _samplers(asked, each.worker))
+    name = max(counts, key=lambda name: (counts[name], name == "k_euler_a", name))
+    return name, [each for each in way if name in _samplers(asked, each.worker)]
+
+
+def _samplers(asked: Asked, worker: WorkerFacts) -> set[str]:
+    """What a worker knows of the samplers whose steps can be chosen."""
+    software = worker.software
+    known = software.samplers_with_karras if asked.settings.karras else software.samplers_without_karras
+    return set(known) & set(SAMPLERS) - {ADAPTIVE_SAMPLER}

@@ -1,0 +1,136 @@
+"""A request on its way into the queue."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from functools import cached_property
+from typing import Any
+from uuid import UUID
+
+from horde.generation.rules import LaneKey, rank
+from horde.generation.schemas import ModelRequirements
+from horde.image import asked, plans, prices, upfront
+from horde.image.admission import Admitted, Sender
+from horde.image.asked import Asked
+from horde.image.plans import KIND, Plan
+from horde.kudos import pricing
+from horde.model_reference.schemas import ImageModel
+from horde.platform.errors import BadRequest
+from horde.platform.ids import new_id
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What will be queued for an admitted request, what it will cost, and what its sender should know."""
+
+    id: UUID
+    admitted: Admitted
+    payload: dict[str, Any]
+    options: dict[str, Any]
+    base: Asked
+    """What is asked for as long as no model has its say."""
+    plans: list[Plan]
+
+    @cached_property
+    def terms(self) -> prices.BurnTerms:
+        """What raises its price."""
+        return asked.terms_of(self.payload, self.options)
+
+    @cached_property
+    def tax(self) -> Decimal:
+        """Kudos that it costs once it is queued."""
+        return prices.activation_tax(len(self.options["extra_sources"]))
+
+    @cached_property
+    def cost(self) -> Decimal:
+        """Kudos that it will cost in all."""
+        return plans.quote(self.plans, self.admitted.request.params.n, self.terms, self.tax)
+
+    @cached_property
+    def lanes(self) -> list[LaneKey]:
+        """Where it will stand."""
+        targets = [] if self.options["worker_blacklist"] else self.admitted.wanted
+        return plans.lanes(self.plans, targets)
+
+    @property
+    def warnings(self) -> list[dict[str, str]]:
+        """The settings that did not fit a model."""
+        return [
+            {"code": mismatch.code, "message": mismatch.warning(plan.model, plan.asked.policy)}
+            for plan in self.plans
+            for mismatch in plan.mismatches
+        ]
+
+    def downgraded(self, load: upfront.Load) -> "Draft | None":
+        """The same, reduced until it needs no kudos upfront; None if it cannot be."""
+        reduced = plans.downgraded(self.plans, load)
+        if reduced is None:
+            return None
+        features = reduced[0].asked.features
+        return replace(
+            self,
+            payload={**self.payload, "width": features.width, "height": features.height},
+            options={**self.options, "slow_workers": True},
+            base=self.base.resized(features.width, features.height),
+            plans=reduced,
+        )
+
+    def row(self, sender: Sender, *, lifetime: int, reserved: bool, priority: Decimal) -> dict[str, Any]:
+        """What `queue.enqueue` takes. `lifetime` is in seconds, `priority` in kudos."""
+        request, user = self.admitted.request, self.admitted.user
+        first = self.plans[0]
+        options = {**self.options, "reserved": reserved}
+        if variants := plans.variants(self.plans):
+            options["variants"] = variants
+        return {
+            "id": self.id,
+            "kind": KIND,
+            "user_id": user.id,
+            "account_id": user.balance_account,
+            "lifetime": lifetime,
+            "jobs": request.params.n,
+            "rank": rank(priority, time.time()),
+            "models": list(dict.fromkeys(request.models)),
+            "workers": self.admitted.wanted,
+            "worker_blacklist": request.worker_blacklist,
+            "prompt": request.prompt,
+            "payload": {**self.payload, **plans.changes(self.base.settings, first.asked.settings)},
+            "options": options,
+            "things": max(plan.things for plan in self.plans),
+            "size": first.asked.size,
+            "ttl": plans.job_seconds(self.plans),
+            "price": pricing.base_price(first.asked.features),
+            "tax": self.tax,
+            "r2": request.r2,
+            "client_agent": sender.client_agent,
+            "ipaddr": sender.address,
+            "proxied_account": request.proxied_account,
+        }
+
+
+def draft(admitted: Admitted, models: Mapping[str, ImageModel], policy: ModelRequirements) -> Draft:
+    """What becomes of an admitted request where models get their way; `policy` is the operator's.
+
+    Raises `BadRequest` (400), with the code of the first mismatch, for settings that do not fit a model if
+    they are to be refused.
+    """
+    request = admitted.request
+    payload = asked.payload_of(request)
+    options = asked.options_of(
+        request, policy=policy, trusted=admitted.user.trusted, unsafe_ip=admitted.unsafe_ip
+    )
+    wanted = asked.read(payload, options, r2=request.r2)
+    planned = plans.plans(wanted, request.models, models)
+    if wanted.policy == "reject":
+        _refuse_mismatches(planned)
+    return Draft(new_id(), admitted, payload, options, wanted, planned)
+
+
+def _refuse_mismatches(planned: list[Plan]) -> None:
+    found = [(plan.model, mismatch) for plan in planned for mismatch in plan.mismatches]
+    if found:
+        reasons = "; ".join(mismatch.reason(model) for model, mismatch in found)
+        raise BadRequest(
+            f"{reasons}. Change this, or leave model_requirements out to have it corrected.", found[0][1].code
+        )
