@@ -1,6 +1,5 @@
 """Whether calls from an address are to be trusted: an outside service tells which hide behind a VPN."""
 
-import time
 from urllib.parse import quote
 
 import redis
@@ -74,9 +73,7 @@ def _verdict(platform: Platform, checker: str, network: Network, key: str) -> bo
 
 def _ask(platform: Platform, url: str) -> bool | None:
     try:
-        deadline = time.monotonic() + CHECK_SECONDS
-        with outbound._exchange(platform.settings, "GET", url, deadline) as response:
-            status, content = response.status, response.read(MOST_BYTES)
+        status, content = outbound.ask(platform.settings, url, max_bytes=MOST_BYTES, seconds=CHECK_SECONDS)
     except OutboundError as error:
         log.warning("address checker not reached", error=str(error))
         return None

@@ -16,9 +16,8 @@ from horde.moderation.schemas import (
     IPTimeout,
     PatchExistingFilter,
     PutNewFilter,
-    SimpleResponse,
 )
-from horde.platform.http import Area, Resource, answer, api_key, body, query
+from horde.platform.http import Area, Resource, SimpleResponse, answer, api_key, body, query
 from horde.platform.runtime import current_platform
 
 area = Area()

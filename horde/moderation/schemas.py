@@ -27,12 +27,6 @@ Replacement = Annotated[
 ]
 
 
-class SimpleResponse(Output):
-    """It is done."""
-
-    message: str = Field("OK", description="OK.")
-
-
 class PutNewFilter(Input):
     """A filter to add."""
 

@@ -94,6 +94,15 @@ def fetch(settings: Settings, url: str, *, max_bytes: int, seconds: float) -> by
     raise OutboundError("the address redirects too often")
 
 
+def ask(settings: Settings, url: str, *, max_bytes: int, seconds: float) -> tuple[int, bytes]:
+    """What GET `url` answers, within `seconds` in all: its status and the first `max_bytes` of its content.
+
+    Redirects are not followed. Raises `OutboundError`.
+    """
+    with _exchange(settings, "GET", url, time.monotonic() + seconds) as response:
+        return response.status, response.read(max_bytes)
+
+
 def post_json(settings: Settings, url: str, body: bytes, *, seconds: float) -> int:
     """POST `body`, which is JSON already, to `url`; returns the answer's status, within `seconds` in all.
 

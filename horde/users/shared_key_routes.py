@@ -2,10 +2,10 @@
 
 from flask import Response
 
-from horde.platform.http import Area, Resource, answer, api_key, body, limited
+from horde.platform.http import Area, Resource, SimpleResponse, answer, api_key, body, limited
 from horde.platform.runtime import current_platform
 from horde.users import shared_keys
-from horde.users.shared_key_schemas import SharedKeyDetails, SharedKeyInput, SharedKeyRemoved
+from horde.users.shared_key_schemas import SharedKeyDetails, SharedKeyInput
 
 area = Area()
 
@@ -41,8 +41,8 @@ class SharedKeyById(Resource):
         wanted = body(SharedKeyInput, required=False)
         return answer(shared_keys.change_key(current_platform(), api_key(), sharedkey_id, wanted))
 
-    @area.operation(answers={200: SharedKeyRemoved}, errors=(400, 401, 403, 404), key="required")
+    @area.operation(answers={200: SimpleResponse}, errors=(400, 401, 403, 404), key="required")
     def delete(self, sharedkey_id: str) -> Response:
         """Delete a shared key of yours. Requests that were made with it stay, and you pay for them."""
         shared_keys.remove_key(current_platform(), api_key(), sharedkey_id)
-        return answer(SharedKeyRemoved())
+        return answer(SimpleResponse())

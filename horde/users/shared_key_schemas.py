@@ -83,9 +83,3 @@ class SharedKeyDetails(Output):
     max_image_steps: int = Field(description="Most steps of an image; -1: no limit.")
     max_text_tokens: int = Field(description="Most tokens of a text; -1: no limit.")
     utilized: int = Field(description="Kudos that were spent with it.")
-
-
-class SharedKeyRemoved(Output):
-    """It is done."""
-
-    message: str = Field("OK", description="OK.")

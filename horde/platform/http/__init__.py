@@ -6,7 +6,14 @@ from flask import Flask
 
 from horde.platform.http.api import Area, Resource, mount_api
 from horde.platform.http.errors import handle_errors
-from horde.platform.http.fields import DistinctList, Input, IntOrText, JsonObject, Output
+from horde.platform.http.fields import (
+    DistinctList,
+    Input,
+    IntOrText,
+    JsonObject,
+    Output,
+    SimpleResponse,
+)
 from horde.platform.http.headers import send_common_headers
 from horde.platform.http.ratelimit import RouteLimiter, limited, relax, unlimited
 from horde.platform.http.requests import (
@@ -33,6 +40,7 @@ __all__ = [
     "JsonObject",
     "Output",
     "Resource",
+    "SimpleResponse",
     "answer",
     "api_key",
     "body",

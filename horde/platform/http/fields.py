@@ -9,6 +9,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
 )
@@ -81,6 +82,12 @@ class Output(BaseModel):
     )
 
     skip_none: ClassVar[bool] = False
+
+
+class SimpleResponse(Output):
+    """It is done."""
+
+    message: str = Field("OK", description="OK.")
 
 
 def _with_whole_numbers(schema: Any) -> Any:
