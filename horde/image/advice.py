@@ -16,24 +16,24 @@ MOST_MODELS = 3
 """Models that are suggested at once."""
 
 REASONS = {
-    "models": "do not offer its models",
-    "max_pixels": "do not make pictures of this size",
-    "nsfw": "do not take requests that may be unsafe",
-    "untrusted": "do not belong to trusted owners",
-    "unsafe_ip": "do not take requests from doubtful addresses",
-    "performance": "are too slow for it",
-    "img2img": "do not take source images",
-    "painting": "do not paint into pictures",
-    "lora": "do not use LoRAs",
-    "post-processing": "do not post-process",
-    "controlnet": "do not use ControlNets",
-    "step_count": "do not take so many steps",
-    "bridge_version": "run software that is too old for it",
-    "worker_id": "are left out by its list of workers",
-    "maintenance": "serve only their owners at present",
-    "blacklist": "refuse words of its prompt",
+    "models": "its models",
+    "max_pixels": "its size",
+    "nsfw": "that its result may be unsafe",
+    "untrusted": "that it wants trusted owners",
+    "unsafe_ip": "the address that it came from",
+    "performance": "the speed that it asks for or allows",
+    "img2img": "its source image",
+    "painting": "painting into a picture",
+    "lora": "LoRAs",
+    "post-processing": "post-processing",
+    "controlnet": "ControlNets and transparency",
+    "step_count": "its steps",
+    "bridge_version": "software that is too old for it",
+    "worker_id": "its list of workers",
+    "maintenance": "maintenance",
+    "blacklist": "words of its prompt",
 }
-"""By reason, in the words of a sentence about workers."""
+"""What keeps workers from a request, by reason."""
 
 LEFT_OUT = None
 FIXES: dict[str, tuple[Any, str]] = {
@@ -85,15 +85,18 @@ def explanation(asked: Asked, found: Sequence[Obstacles]) -> dict[str, Any]:
         return base | {
             "message": "No image worker is online at present. The request waits in case one comes."
         }
-    told = [f"{count} {REASONS[reason]}" for reason, count in counts.most_common()]
-    message = f"Of {len(found)} workers that are online, {', '.join(told)}."
+    told = ", ".join(f"{REASONS[reason]} ({count})" for reason, count in counts.most_common())
+    message = f"{_workers(len(found))} online, but kept from it by {told}."
     way = _smallest(found)
     if way is None:
-        return base | {"message": f"{message} No change to the request would help; it waits for others."}
+        return base | {"message": f"{message} No small change to it would help; it waits for others."}
     changes, texts, able = _changes(asked, way)
-    number = "1 worker" if able == 1 else f"{able} workers"
-    advice = f"To have it served by {number}, {' and '.join(texts)}."
+    advice = f"To have it served, {' and '.join(texts)}: then {_workers(able, 'could', 'could')} take it."
     return base | {"message": f"{message} {advice}", "changes": changes, "would_serve": able}
+
+
+def _workers(count: int, singular: str = "is", plural: str = "are") -> str:
+    return f"1 worker {singular}" if count == 1 else f"{count} workers {plural}"
 
 
 def _smallest(found: Sequence[Obstacles]) -> list[Obstacles] | None:
@@ -164,7 +167,7 @@ def _changes(asked: Asked, way: Sequence[Obstacles]) -> tuple[list[dict[str, Any
 
 def _models(way: Sequence[Obstacles]) -> tuple[list[str], list[Obstacles]]:
     offered = Counter(plan.model for each in way for plan in each.plans)
-    names = [name for name, _ in offered.most_common(MOST_MODELS)]
+    names = sorted(offered, key=lambda name: (-offered[name], name))[:MOST_MODELS]
     return names, [each for each in way if any(plan.model in names for plan in each.plans)]
 
 
