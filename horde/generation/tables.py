@@ -74,7 +74,7 @@ class Request(Base):
     ttl: Mapped[int] = mapped_column()
     """Seconds that a worker has for one job."""
     price: Mapped[Decimal] = mapped_column(Numeric(18, 2))
-    """Kudos for the work of one result, before the model's factor and with the first model's settings."""
+    """Kudos for the work of one result, before the model's factor and what a model changes."""
     tax: Mapped[Decimal] = mapped_column(Numeric(18, 2))
     """Kudos paid when it was accepted."""
     r2: Mapped[bool] = mapped_column()

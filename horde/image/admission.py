@@ -75,7 +75,7 @@ def admit(platform: Platform, sender: Sender, request: GenerationInputStable) ->
         request = request.model_copy(update=rules.EDUCATION)
     wanted = _wanted_workers(platform, request)
     rules.check_batching(request, user)
-    with _concurrency_first(platform, user, request):
+    with concurrency_first(platform, user, request):
         timeouts.check_timeout(platform, sender.address)
         models = image_models(platform).models
         prompt = cleared_prompt(platform, user, sender.address, request, models, proxy=sender.proxy)
@@ -120,7 +120,7 @@ def _wanted_workers(platform: Platform, request: GenerationInputStable) -> list[
 
 
 @contextmanager
-def _concurrency_first(platform: Platform, user: UserFacts, request: GenerationInputStable) -> Iterator[None]:
+def concurrency_first(platform: Platform, user: UserFacts, request: GenerationInputStable) -> Iterator[None]:
     """Let whoever has too much waiting hear of that, rather than of the rule that is broken inside.
 
     Queueing holds everybody to the limit, so that counting before would be a statement too many for nearly
@@ -130,11 +130,16 @@ def _concurrency_first(platform: Platform, user: UserFacts, request: GenerationI
         yield
     except HordeError:
         if not request.dry_run:
-            with platform.read() as db:
-                waiting = queue.waiting(db, user.id, KIND, rivals(user, request))
-            if waiting + request.params.n > user.concurrency:
-                raise too_many(user, waiting) from None
+            check_concurrency(platform, user, request)
         raise
+
+
+def check_concurrency(platform: Platform, user: UserFacts, request: GenerationInputStable) -> None:
+    """Raise `TooManyPrompts` (429) if too much waits already, as far as can be told before it is queued."""
+    with platform.read() as db:
+        waiting = queue.waiting(db, user.id, KIND, rivals(user, request))
+    if waiting + request.params.n > user.concurrency:
+        raise too_many(user, waiting)
 
 
 def rivals(user: UserFacts, request: GenerationInputStable) -> list[str] | None:

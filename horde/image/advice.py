@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from horde.generation.rules import SMALLEST_SIZE
 from horde.image.asked import Asked
 from horde.image.plans import Plan
 from horde.image.requirements import SAMPLERS
@@ -131,6 +132,8 @@ def _with_implied(each: Obstacles) -> frozenset[str | None]:
         fields.add("params.sampler_name")
     if "params.sampler_name" in fields and not _samplers(asked, each.worker):
         fields.add(None)
+    if "params.width" in fields and each.worker.max_pixels < SMALLEST_SIZE:
+        fields.add(None)
     return frozenset(fields)
 
 
@@ -148,12 +151,12 @@ def _changes(asked: Asked, way: Sequence[Obstacles]) -> tuple[list[dict[str, Any
         width, height, serving = _size(asked, serving)
         changes += [{"field": "params.width", "value": width}, {"field": "params.height", "value": height}]
         texts.append(f"ask for {width}x{height} pixels")
-    sampler = asked.settings.sampler
+    sampler = None
     if "params.sampler_name" in fields:
         sampler, serving = _sampler(asked, serving)
         changes.append({"field": "params.sampler_name", "value": sampler})
         texts.append(f"use the sampler {sampler}")
-    costlier = accurate_steps(sampler, asked.settings.steps) > asked.facts.accurate_steps
+    costlier = sampler and accurate_steps(sampler, asked.settings.steps) > asked.facts.accurate_steps
     if "params.steps" in fields or costlier:
         steps = _steps(asked, sampler, serving)
         changes.append({"field": "params.steps", "value": steps})
@@ -186,11 +189,18 @@ def _size(asked: Asked, way: Sequence[Obstacles]) -> tuple[int, int, list[Obstac
     return width, height, [each for each in way if each.worker.max_pixels >= width * height]
 
 
-def _steps(asked: Asked, sampler: str, way: Sequence[Obstacles]) -> int:
-    """As many steps as all of the workers take, and no more work than was asked for."""
-    usual = min(int(plan.facts.usual_steps) for each in way for plan in each.plans)
-    most = usual if "params.steps" in way[0].fields else asked.facts.accurate_steps
-    return max(1, most // accurate_steps(sampler, 1))
+def usual_steps(plan: Plan, sampler: str | None = None) -> int:
+    """The most steps that workers which limit steps take with a model, with its sampler or another one."""
+    return int(plan.facts.usual_steps) // accurate_steps(sampler or plan.asked.settings.sampler, 1)
+
+
+def _steps(asked: Asked, sampler: str | None, way: Sequence[Obstacles]) -> int:
+    """As many steps as all of the workers take, or no more work than was asked for."""
+    if "params.steps" in way[0].fields:
+        most = min(usual_steps(plan, sampler) for each in way for plan in each.plans)
+    else:
+        most = asked.facts.accurate_steps // accurate_steps(sampler or asked.settings.sampler, 1)
+    return max(1, most)
 
 
 def _sampler(asked: Asked, way: Sequence[Obstacles]) -> tuple[str, list[Obstacles]]:

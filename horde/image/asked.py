@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from horde.generation.schemas import ModelRequirements
+from horde.image import facts
 from horde.image.facts import SEED_BITS, parse_seed
 from horde.image.matching import ImageFacts
 from horde.image.prices import BurnTerms
@@ -38,7 +39,7 @@ def payload_of(request: GenerationInputStable) -> dict[str, Any]:
         "ddim_steps": steps_of(params),
         **params.model_dump(exclude={"steps", "n", "seed", "seed_variation"}, exclude_none=True),
     }
-    for name in ("loras", "tis", "extra_texts", "post_processing"):
+    for name in ("loras", "tis", "extra_texts", "post_processing", "special"):
         if not sent.get(name):
             sent.pop(name, None)
     if not request.nsfw and request.censor_nsfw:
@@ -47,11 +48,17 @@ def payload_of(request: GenerationInputStable) -> dict[str, Any]:
 
 
 def options_of(
-    request: GenerationInputStable, *, policy: ModelRequirements, trusted: bool, unsafe_ip: bool
+    request: GenerationInputStable,
+    *,
+    policy: ModelRequirements,
+    unsafe_ip: bool,
+    trusted: bool = False,
+    supervised: bool = False,
 ) -> dict[str, Any]:
     """What only the server reads.
 
-    `policy` holds unless the request says otherwise; `trusted` tells whether its sender is.
+    `policy` holds unless the request says otherwise; `trusted` tells whether its sender is, and `supervised`
+    whether it is a school, for which some settings are not its own to choose.
     """
     params = request.params
     seed = parse_seed(params.seed) if params.seed else None
@@ -68,6 +75,7 @@ def options_of(
         "extra_slow_workers": request.extra_slow_workers,
         "worker_blacklist": request.worker_blacklist,
         "trusted": trusted,
+        "supervised": supervised,
         "unsafe_ip": unsafe_ip,
         "source_processing": request.source_processing,
         "source_image": has_image,
@@ -76,6 +84,12 @@ def options_of(
         "model_requirements": request.model_requirements or policy,
         "webhook": request.webhook,
     }
+
+
+def pixelsteps(payload: Mapping[str, Any]) -> int:
+    """The work in one image of a payload."""
+    steps = accurate_steps(payload["sampler_name"], payload["ddim_steps"])
+    return facts.pixelsteps(payload["width"], payload["height"], steps)
 
 
 def terms_of(payload: Mapping[str, Any], options: Mapping[str, Any]) -> BurnTerms:
@@ -99,6 +113,8 @@ class Asked:
     loras: tuple[tuple[str, bool], ...]
     """Name of each, and whether it is the id of a version."""
     workflow: str | None
+    supervised: bool
+    """Whether only trusted workers may serve it, whatever its sender says."""
 
     @property
     def size(self) -> int:
@@ -154,6 +170,7 @@ def read(payload: Mapping[str, Any], options: Mapping[str, Any], *, r2: bool) ->
         policy=options["model_requirements"],
         loras=tuple((lora["name"], lora["is_version"]) for lora in loras),
         workflow=payload.get("workflow"),
+        supervised=options["supervised"],
     )
 
 

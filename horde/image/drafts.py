@@ -18,6 +18,7 @@ from horde.kudos import pricing
 from horde.model_reference.schemas import ImageModel
 from horde.platform.errors import BadRequest
 from horde.platform.ids import new_id
+from horde.users.rules import Role
 
 
 @dataclass(frozen=True)
@@ -68,20 +69,22 @@ class Draft:
         if reduced is None:
             return None
         features = reduced[0].asked.features
+        steps = max(plan.asked.settings.steps for plan in reduced)
+        size = {"width": features.width, "height": features.height}
+        base = self.base.resized(**size)
         return replace(
             self,
-            payload={**self.payload, "width": features.width, "height": features.height},
+            payload={**self.payload, **size, "ddim_steps": steps},
             options={**self.options, "slow_workers": True},
-            base=self.base.resized(features.width, features.height),
+            base=base.with_settings(replace(base.settings, steps=steps)),
             plans=reduced,
         )
 
     def row(self, sender: Sender, *, lifetime: int, reserved: bool, priority: Decimal) -> dict[str, Any]:
         """What `queue.enqueue` takes. `lifetime` is in seconds, `priority` in kudos."""
         request, user = self.admitted.request, self.admitted.user
-        first = self.plans[0]
         options = {**self.options, "reserved": reserved}
-        if variants := plans.variants(self.plans):
+        if variants := plans.variants(self.base, self.plans):
             options["variants"] = variants
         return {
             "id": self.id,
@@ -95,12 +98,12 @@ class Draft:
             "workers": self.admitted.wanted,
             "worker_blacklist": request.worker_blacklist,
             "prompt": request.prompt,
-            "payload": {**self.payload, **plans.changes(self.base.settings, first.asked.settings)},
+            "payload": self.payload,
             "options": options,
             "things": max(plan.things for plan in self.plans),
-            "size": first.asked.size,
+            "size": self.base.size,
             "ttl": plans.job_seconds(self.plans),
-            "price": pricing.base_price(first.asked.features),
+            "price": pricing.base_price(self.base.features),
             "tax": self.tax,
             "r2": request.r2,
             "client_agent": sender.client_agent,
@@ -118,7 +121,11 @@ def draft(admitted: Admitted, models: Mapping[str, ImageModel], policy: ModelReq
     request = admitted.request
     payload = asked.payload_of(request)
     options = asked.options_of(
-        request, policy=policy, trusted=admitted.user.trusted, unsafe_ip=admitted.unsafe_ip
+        request,
+        policy=policy,
+        unsafe_ip=admitted.unsafe_ip,
+        trusted=admitted.user.trusted,
+        supervised=admitted.user.has(Role.EDUCATION),
     )
     wanted = asked.read(payload, options, r2=request.r2)
     planned = plans.plans(wanted, request.models, models)

@@ -176,7 +176,9 @@ def _choose(request: Row[Any] | None, offer: Offer, models: Mapping[str, ImageMo
     model = str(random.choice(request.matched))
     variant = request.options.get("variants", {}).get(model)
     if variant is None:
-        return Choice(model, request.payload, request.things, request.ttl, request.price)
+        # Others of its models may make more of it than this one, which as many seconds do for.
+        things = asked.pixelsteps(request.payload)
+        return Choice(model, request.payload, things, request.ttl, request.price)
     payload = {**request.payload, **variant["payload"]}
     return Choice(model, payload, variant["things"], request.ttl, Decimal(variant["price"]))
 
@@ -242,7 +244,7 @@ def _pictures(platform: Platform, request: Row[Any], worker: WorkerFacts) -> dic
     """The source pictures of a request, as links for software that can follow them."""
     options = request.options
     if not (options["source_image"] or options["extra_sources"]):
-        return {}
+        return {}  # also says that what is to be done with a source image does not matter
     links = "r2_source" in worker.software.capabilities
     return {
         "source_processing": options["source_processing"],

@@ -117,17 +117,16 @@ def changes(old: Settings, new: Settings) -> dict[str, Any]:
     }
 
 
-def variants(planned: Sequence[Plan]) -> dict[str, dict[str, Any]]:
-    """How jobs differ from those of the first plan, for each model for which they do."""
-    first = planned[0]
+def variants(asked: Asked, planned: Sequence[Plan]) -> dict[str, dict[str, Any]]:
+    """How jobs differ from what was asked, for each model for which they do."""
     return {
         each.model: {
-            "payload": changes(first.asked.settings, each.asked.settings),
+            "payload": changes(asked.settings, each.asked.settings),
             "things": each.things,
             "price": str(each.price),
         }
-        for each in planned[1:]
-        if each.asked.settings != first.asked.settings
+        for each in planned
+        if each.asked.settings != asked.settings
     }
 
 

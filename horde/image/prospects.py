@@ -17,6 +17,7 @@ from horde.model_reference.service import image_models
 from horde.platform.runtime import Platform
 from horde.workers import service as workers
 from horde.workers.rules import WorkerFacts
+from kudos_model.features import ADAPTIVE_SAMPLER
 
 ABLE_SECONDS, EXPLANATION_SECONDS = 5.0, 5.0
 
@@ -136,7 +137,10 @@ def _explain(platform: Platform, case: Case) -> dict[str, Any]:
 
 def _alternative(asked: Asked, models: Mapping[str, ImageModel], name: str) -> Plan | None:
     """What would run with a model that the request does not name; None if it could not name it."""
-    return plan(asked, name, models) if supports(name, asked, models) else None
+    if not supports(name, asked, models):
+        return None
+    other = plan(asked, name, models)
+    return None if other.mismatches and asked.policy == "reject" else other
 
 
 def obstacles(
@@ -149,10 +153,12 @@ def obstacles(
     offered = matching.offers(worker)
     # Whoever is to choose a model has to be able to do what was asked for before that.
     always = 0 if case.names else named[0].needs
-    ways = [_way(each, offered) for each in named if each.model in worker.models]
+    # With this policy a change must suit all models that are named, or it is refused.
+    bound = named if case.asked.policy == "reject" else ()
+    ways = [_way(each, offered, bound=bound) for each in named if each.model in worker.models]
     reasons = set(min(ways, key=lambda way: len(way.reasons)).reasons) if ways else {"models"}
     others = (alternative(name) for name in worker.models)
-    detours = [_way(each, offered, always) for each in others if each is not None]
+    detours = [_way(each, offered, always=always) for each in others if each is not None]
     if case.names:
         detours = [replace(way, fields=way.fields | {"models"}) for way in detours]
         if not ways and detours:
@@ -188,21 +194,36 @@ class Way:
     """What of the request would have to change; None: it cannot be had with this model."""
 
 
-def _way(plan: Plan, offered: int, always: int = 0) -> Way:
+def _way(plan: Plan, offered: int, *, always: int = 0, bound: Sequence[Plan] = ()) -> Way:
     lacking = (plan.needs | always) & ~offered
     broken = [rule for bit, rule in enumerate(RULES) if lacking >> bit & 1] if lacking else []
-    # What a model is, or has settled, no other request for the same model changes.
-    settled = {"models"}
-    if plan.facts.inpainting:
-        settled |= {"source_image"} if plan.asked.facts.source_image else {"source_processing"}
-    if plan.asked.policy == "correct":
-        settled |= {"params.sampler_name"} if plan.requirements.samplers else set()
-        settled |= {"params.clip_skip"} if plan.requirements.clip_skip else set()
+    settled = _settled(plan).union(*map(_settled, bound))
     return Way(
         plan,
         frozenset(rule.reason for rule in broken),
         frozenset(None if rule.field in settled else rule.field for rule in broken),
     )
+
+
+def _settled(plan: Plan) -> set[str]:
+    """The fields that cannot be changed in a way that would help, as long as the model is this one."""
+    asked, needed = plan.asked, plan.requirements
+    settled = {"models"}
+    if asked.supervised:
+        settled.add("trusted_workers")
+    if plan.facts.inpainting:
+        settled.add("source_image" if asked.facts.source_image else "source_processing")
+    if asked.policy != "warn":
+        if needed.samplers:
+            settled.add("params.sampler_name")
+        if needed.clip_skip:
+            settled.add("params.clip_skip")
+        too_few = asked.settings.sampler != ADAPTIVE_SAMPLER and advice.usual_steps(plan) < (
+            needed.min_steps or 0
+        )
+        if too_few or (needed.min_steps and asked.policy == "reject"):
+            settled.add("params.steps")
+    return settled
 
 
 def _cost(fields: Collection[str | None]) -> tuple[bool, int]:

@@ -22,7 +22,7 @@ from horde.users.rules import Role, UserFacts
 MOST_WORKERS = 5
 """Entries of `workers` that count."""
 MOST_MODELS = 200
-MOST_WORDS, MOST_CHARACTERS = 7500, 100_000
+MOST_WORDS = 7500
 MOST_LORAS, MOST_TIS = 5, 20
 MOST_EXTRA_IMAGES = 5
 PLACEHOLDER_AGENT = "My-Project:v0.0.1:My-Contact"
@@ -156,9 +156,9 @@ def _check_features(case: Case) -> None:
 def _check_amounts(case: Case) -> None:
     request, params = case.request, case.request.params
     refuse_if(
-        len(request.prompt) > MOST_CHARACTERS or len(request.prompt.split()) > MOST_WORDS,
+        len(request.prompt.split()) > MOST_WORDS,
         "InvalidPromptSize",
-        f"The prompt is too long: at most {MOST_WORDS} words and {MOST_CHARACTERS} characters are possible.",
+        f"The prompt is too long: at most {MOST_WORDS} words are possible.",
     )
     refuse_if(
         any(name in get_args(PostProcessor) for name in request.models),

@@ -8,7 +8,15 @@ from sqlalchemy.exc import IntegrityError
 
 from horde.generation import queue, snapshot
 from horde.image import plans, prospects, rules, sources, upfront
-from horde.image.admission import Admitted, Sender, admit, rivals, too_many
+from horde.image.admission import (
+    Admitted,
+    Sender,
+    admit,
+    check_concurrency,
+    concurrency_first,
+    rivals,
+    too_many,
+)
 from horde.image.drafts import Draft, draft
 from horde.image.plans import KIND
 from horde.image.prospects import Case, Standing
@@ -41,20 +49,22 @@ def submit_request(platform: Platform, sender: Sender, request: GenerationInputS
     Raises what `docs/image-requests.md` lists, in its order; then nothing is stored and nothing is charged.
     Kudos that must be proven upfront are reserved in the transaction that queues the request.
     """
-    asked = _draft(platform, admit(platform, sender, request))
-    offer = _affordable(platform, asked)
-    _check_key_limits(offer.draft)
-    has_pictures = asked.options["source_image"] or asked.options["extra_sources"]
-    pictures = sources.read_sources(platform, request) if has_pictures else None
-    if pictures is not None:
-        sources.store_sources(platform, asked.id, pictures)
+    admitted = admit(platform, sender, request)
+    with concurrency_first(platform, admitted.user, request):
+        asked = _draft(platform, admitted)
+        offer = _affordable(platform, asked)
+        _check_key_limits(offer.draft)
+        if asked.options["source_image"] or asked.options["extra_sources"]:
+            # Pictures are dear, so this is not left to queueing.
+            check_concurrency(platform, admitted.user, request)
+        pictures = sources.read_sources(platform, request)
+    sources.store_sources(platform, asked.id, pictures)
     try:
-        _queue_up(platform, sender, offer)
+        queued = _queue_up(platform, sender, offer)
     except BaseException:
-        if pictures is not None:
-            sources.discard_sources(platform, asked.id, pictures)
+        sources.discard_sources(platform, asked.id, pictures)
         raise
-    return _answer(platform, asked, offer.draft)
+    return _answer(platform, asked, queued)
 
 
 def _draft(platform: Platform, admitted: Admitted) -> Draft:
@@ -85,12 +95,17 @@ def _affordable(platform: Platform, asked: Draft) -> Offer:
         return Offer(asked, (), priority)
     with platform.read() as db:
         available = ledger.available(db, admitted.user.balance_account)
-    if available >= asked.cost:
-        return Offer(asked, needed, priority)
-    reduced = asked.downgraded(load) if admitted.request.allow_downgrade else None
-    if reduced is None:
-        raise _upfront(asked, needed)
-    return Offer(reduced, (), priority)
+    offer = Offer(asked, needed, priority)
+    return offer if available >= asked.cost else _reduced(platform, offer)
+
+
+def _reduced(platform: Platform, offer: Offer) -> Offer:
+    """What is left of an offer for somebody who cannot pay upfront. Raises `KudosUpfront` (403)."""
+    asked = offer.draft
+    less = asked.downgraded(_load(platform)) if asked.admitted.request.allow_downgrade else None
+    if less is None:
+        raise _upfront(asked, offer.needed)
+    return Offer(less, (), offer.priority)
 
 
 def _load(platform: Platform) -> upfront.Load:
@@ -137,13 +152,21 @@ def _check_key_limits(new: Draft) -> None:
     )
 
 
-def _queue_up(platform: Platform, sender: Sender, offer: Offer) -> None:
-    """Queue an affordable request, trying again if one of its lanes is closed at this very moment."""
+class Unaffordable(Exception):
+    """The kudos that a request needs upfront have gone elsewhere in the meantime."""
+
+
+def _queue_up(platform: Platform, sender: Sender, offer: Offer) -> Draft:
+    """Queue what is offered, or what that has to be reduced to; returns what was queued."""
     try:
+        _queue_once(platform, sender, offer)
+    except Unaffordable:
+        offer = _reduced(platform, offer)
         _queue_once(platform, sender, offer)
     except IntegrityError:
         # `sweep.close_empty_lanes` was at work; now the lane can be opened again.
         _queue_once(platform, sender, offer)
+    return offer.draft
 
 
 def _queue_once(platform: Platform, sender: Sender, offer: Offer) -> None:
@@ -174,7 +197,7 @@ def _queue_once(platform: Platform, sender: Sender, offer: Offer) -> None:
         if not queue.enqueue(db, row, new.lanes, **limits):
             raise too_many(user, queue.waiting(db, user.id, KIND, limits["rivals"]))
         if not affordable:
-            raise _upfront(new, offer.needed)
+            raise Unaffordable
 
 
 def _answer(platform: Platform, asked: Draft, queued: Draft) -> dict[str, Any]:
@@ -182,7 +205,7 @@ def _answer(platform: Platform, asked: Draft, queued: Draft) -> dict[str, Any]:
     warnings = queued.warnings
     messages = []
     if queued is not asked:
-        answer["downgraded"] = _reduced(queued)
+        answer["downgraded"] = _reduction(queued)
         messages.append(_reduction_text(asked, queued))
     if not modes.modes(platform).raid:
         case = case_of(queued)
@@ -200,7 +223,7 @@ def _answer(platform: Platform, asked: Draft, queued: Draft) -> dict[str, Any]:
     return answer
 
 
-def _reduced(queued: Draft) -> dict[str, Any]:
+def _reduction(queued: Draft) -> dict[str, Any]:
     asked = queued.plans[0].asked
     return {
         "width": asked.features.width,
@@ -211,7 +234,7 @@ def _reduced(queued: Draft) -> dict[str, Any]:
 
 
 def _reduction_text(asked: Draft, queued: Draft) -> str:
-    before, after = _reduced(asked), _reduced(queued)
+    before, after = _reduction(asked), _reduction(queued)
     changes = []
     if (before["width"], before["height"]) != (after["width"], after["height"]):
         changes.append(

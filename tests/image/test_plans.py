@@ -47,21 +47,20 @@ some_models = st.lists(st.sampled_from(["plain", "quick", "large", "flux", "unhe
 def read(params: dict[str, Any] | None = None, **fields: Any) -> Asked:
     """What a request with these parameters and fields asks for."""
     request = GenerationInputStable.model_validate({"prompt": "a fox", "params": params or {}, **fields})
-    options = asked.options_of(request, policy="correct", trusted=False, unsafe_ip=False)
+    options = asked.options_of(request, policy="correct", unsafe_ip=False)
     return asked.read(asked.payload_of(request), options, r2=request.r2)
 
 
 @given(some_params, some_models)
 def test_a_payload_with_its_changes_is_what_the_plan_says(params: dict[str, Any], names: list[str]) -> None:
     request = GenerationInputStable.model_validate({"prompt": "a fox", "params": params, "models": names})
-    options = asked.options_of(request, policy="correct", trusted=False, unsafe_ip=False)
+    options = asked.options_of(request, policy="correct", unsafe_ip=False)
     payload = asked.payload_of(request)
     base = asked.read(payload, options, r2=True)
     planned = plans.plans(base, names, MODELS)
-    first = payload | plans.changes(base.settings, planned[0].asked.settings)
-    variants = plans.variants(planned)
+    variants = plans.variants(base, planned)
     for plan in planned:
-        stored = first | variants.get(plan.model, {"payload": {}})["payload"]
+        stored = payload | variants.get(plan.model, {"payload": {}})["payload"]
         assert asked.read(stored, options, r2=True) == plan.asked
 
 

@@ -31,6 +31,7 @@ MODELS = {
         ImageModel(name="quick", requirements=Requirements(max_steps=6, samplers=("k_dpmpp_sde",))),
         ImageModel(name="large", baseline="stable_diffusion_xl", requirements=Requirements(clip_skip=2)),
         ImageModel(name="flux", baseline="flux_1"),
+        ImageModel(name="slow", requirements=Requirements(min_steps=20, samplers=("k_heun",))),
         ImageModel(name="cascade", baseline="stable_cascade"),
     )
 }
@@ -59,7 +60,7 @@ workers = st.builds(
     threads=st.just(1),
     models=st.frozensets(st.sampled_from(sorted(MODELS)), min_size=1),
     blacklist=st.sampled_from([(), (), ("fox",), ("lynx",)]),
-    max_pixels=st.sampled_from([256 * 256, 512 * 512, 1024 * 1024, 3072 * 3072]),
+    max_pixels=st.sampled_from([-1, 0, 256 * 256, 512 * 512, 1024 * 1024, 3072 * 3072]),
     nsfw=mostly,
     allow_img2img=mostly,
     allow_painting=mostly,
@@ -91,7 +92,7 @@ params = st.fixed_dictionaries(
     },
 )
 fields = st.fixed_dictionaries(
-    {"models": st.lists(st.sampled_from(["plain", "painter", "quick", "large", "flux"]), max_size=3)},
+    {"models": st.lists(st.sampled_from(["plain", "painter", "quick", "large", "flux", "slow"]), max_size=3)},
     optional={
         "nsfw": st.booleans(),
         "trusted_workers": st.booleans(),
@@ -101,6 +102,7 @@ fields = st.fixed_dictionaries(
         "source_processing": st.sampled_from(["img2img", "inpainting"]),
         "r2": st.booleans(),
         "worker_blacklist": st.booleans(),
+        "model_requirements": st.sampled_from(["correct", "warn", "reject"]),
     },
 )
 
@@ -108,7 +110,7 @@ fields = st.fixed_dictionaries(
 def case_of(body: dict[str, Any], wanted: frozenset[UUID] = frozenset()) -> Case:
     """A request as `explain` sees it."""
     request = GenerationInputStable.model_validate({"prompt": "a red fox", **body})
-    options = asked.options_of(request, policy="correct", trusted=False, unsafe_ip=False)
+    options = asked.options_of(request, policy="correct", unsafe_ip=False)
     wish = asked.read(asked.payload_of(request), options, r2=request.r2)
     return Case(wish, tuple(request.models), wanted, request.worker_blacklist, 1, request.prompt)
 
@@ -168,6 +170,8 @@ def test_who_follows_the_advice_is_served_by_as_many_workers_as_it_says(
         return
     changed, prompt = _changed(original, told["changes"])
     again = case_of(changed, frozenset() if "workers" in prompt else wanted)
+    if again.asked.policy == "reject" and not any(_mismatches(case)):
+        assert not any(_mismatches(again))
     serving = [
         worker
         for worker in online
@@ -175,6 +179,10 @@ def test_who_follows_the_advice_is_served_by_as_many_workers_as_it_says(
         or ("prompt" in prompt and obstacles_of(worker, again).reasons == {"blacklist"})
     ]
     assert len(serving) >= told["would_serve"] > 0
+
+
+def _mismatches(case: Case) -> list[object]:
+    return [each for plan in plans.plans(case.asked, case.names, MODELS) for each in plan.mismatches]
 
 
 def _changed(body: dict[str, Any], changes: list[dict[str, Any]]) -> tuple[dict[str, Any], set[str]]:

@@ -171,6 +171,17 @@ def test_the_bounds_of_the_published_api() -> None:
     }
 
 
+def test_the_numbers_without_bounds() -> None:
+    assert {
+        ".".join(map(str, place.path))
+        for place in ALL
+        if place.facts.get("type") in ("integer", "number") and "minimum" not in place.facts
+    } == {"extra_source_images.0.strength", "max_pixels", "seed"}
+    strength = Place(GenerationInputStable, ("extra_source_images", 0, "strength"), {})
+    assert accepts(strength, -1e300)
+    assert accepts(strength, 1e300)
+
+
 @pytest.mark.parametrize("schema", BODIES)
 def test_the_least_body_is_accepted(schema: type[Input]) -> None:
     assert not refused(schema, sample(published(schema)))
