@@ -23,11 +23,12 @@ from horde.platform.runtime import Platform
 CALLS = 8
 CALLS_PER_HOST = 2
 CALL_SECONDS = 3.0
-PAUSES = (10, 60, 300, 1800)
-"""Seconds until the next try after each failed one; the failure after the last pause is final."""
+PAUSES = (10, 60, 300, 1200)
+"""Seconds until the next try after each failed one; the failure after the last pause is final. The links in
+a message hold for half an hour, so that the last try comes before that."""
 LEASE_SECONDS = 60
 """After this long without an end a call counts as lost, because its process has died."""
-LIFETIME_SECONDS = 3600
+LIFETIME_SECONDS = 1800
 """Older messages are dropped untried, so that what waits for a host that never answers stays bounded."""
 
 log = structlog.get_logger(__name__)
