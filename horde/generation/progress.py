@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Row, text
 
 _REQUEST = text("""
     SELECT request.id, request.n, request.faulted, request.rank, request.size, request.things, request.r2,
-        request.user_id, request.worker_blacklist, request.workers,
+        request.user_id, request.worker_blacklist, request.workers, request.models, request.lanes,
         ARRAY(SELECT state FROM jobs WHERE jobs.request_id = request.id) AS states,
         request.tax + coalesce((
             SELECT sum(charged) FROM jobs WHERE jobs.request_id = request.id

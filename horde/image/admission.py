@@ -104,7 +104,8 @@ def _payer(
     caller = shared_keys.identify(platform, sender.api_key)
     if caller.key is None:
         return caller.user, None, rules.priority(caller.user)
-    if caller.key.empty and request.allow_downgrade:
+    # An educator's pupils would be anonymous then, and free of what holds for the school.
+    if caller.key.empty and request.allow_downgrade and not caller.user.has(Role.EDUCATION):
         return users.authenticate(platform, ANONYMOUS_KEY), None, rules.DOWNGRADED_PRIORITY
     shared_keys.check_usable(caller.key)
     return caller.user, caller.key, rules.priority(caller.user)

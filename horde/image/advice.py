@@ -96,6 +96,12 @@ def explanation(asked: Asked, found: Sequence[Obstacles]) -> dict[str, Any]:
     return base | {"message": f"{message} {advice}", "changes": changes, "would_serve": able}
 
 
+def unexplained(online: int) -> dict[str, Any]:
+    """The same where something went wrong."""
+    message = f"{_workers(online)} online. Why none can take this request could not be found out."
+    return {"workers": online, "reasons": {}, "message": message, "changes": [], "would_serve": 0}
+
+
 def _workers(count: int, singular: str = "is", plural: str = "are") -> str:
     return f"1 worker {singular}" if count == 1 else f"{count} workers {plural}"
 

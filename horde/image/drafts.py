@@ -138,6 +138,4 @@ def _refuse_mismatches(planned: list[Plan]) -> None:
     found = [(plan.model, mismatch) for plan in planned for mismatch in plan.mismatches]
     if found:
         reasons = "; ".join(mismatch.reason(model) for model, mismatch in found)
-        raise BadRequest(
-            f"{reasons}. Change this, or leave model_requirements out to have it corrected.", found[0][1].code
-        )
+        raise BadRequest(f"{reasons}. Change this, or set model_requirements to correct.", found[0][1].code)

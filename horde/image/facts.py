@@ -35,7 +35,10 @@ def uses_lcm(sampler: str, loras: Iterable[tuple[str, bool]]) -> bool:
     """
     if sampler == LCM_SAMPLER:
         return True
-    return any(name in (LCM_LORA_VERSIONS if is_version else LCM_LORAS) for name, is_version in loras)
+    return any(
+        name.strip().lstrip("0") in (LCM_LORA_VERSIONS if is_version else LCM_LORAS)
+        for name, is_version in loras
+    )
 
 
 def job_ttl_seconds(

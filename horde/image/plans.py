@@ -20,6 +20,8 @@ from kudos_model.features import accurate_steps
 
 KIND = "image"
 NO_REQUIREMENTS = Requirements()
+WORK_FROM_PICTURES = frozenset({"Stable Diffusion 2 Depth", "pix2pix"})
+"""Models that are of no use without a source image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,7 @@ def supports(name: str, asked: Asked, models: Mapping[str, ImageModel]) -> bool:
         or (wanted.source_processing == "remix" and not family.remix)
         or (wanted.control_type and not family.controlnet)
         or wanted.control_type in family.unsupported_controls
+        or (name in WORK_FROM_PICTURES and not wanted.source_image)
     )
 
 

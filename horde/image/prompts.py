@@ -23,7 +23,8 @@ def cleared_prompt(
     """The prompt to queue: as it was sent, or rewritten where the filters ask for that.
 
     Raises `CorruptPrompt` (400) for one that may not be served; whoever sends such keeps their address out
-    for some minutes. `proxy` is the address of the service that passed the request on.
+    for some minutes, unless they only ask for the price: front ends do that while somebody types. `proxy` is
+    the address of the service that passed the request on.
     """
     found = moderation.scan(platform, request.prompt, request.models)
     unsafe_model = any(name in models and models[name].nsfw for name in request.models)
@@ -44,7 +45,7 @@ def cleared_prompt(
         address,
         request.prompt,
         proxy=proxy,
-        punish=found.suspicious and not found.undecided,
+        punish=found.suspicious and not found.undecided and not request.dry_run,
     )
     raise BadRequest(
         "This prompt breaks the rules of this horde and cannot be served. Please word it differently.",

@@ -10,6 +10,7 @@ from typing import Any, get_args
 from horde.generation.schemas import ModelRequirements, WarningCode
 from horde.image.schemas import Sampler
 from horde.model_reference.schemas import Requirements
+from kudos_model.features import accurate_steps
 
 SAMPLERS = get_args(Sampler)
 
@@ -100,10 +101,13 @@ def _fit_cfg_scale(settings: Settings, needs: Requirements) -> Fitted:
 def _fit_sampler(settings: Settings, needs: Requirements) -> Fitted:
     if not needs.samplers or settings.sampler in needs.samplers:
         return FITS
-    known = next((name for name in needs.samplers if name in SAMPLERS), settings.sampler)
+    known = [name for name in needs.samplers if name in SAMPLERS] or [settings.sampler]
+    # The nearest takes as much work a step; the price should not double because of a name.
+    work = accurate_steps(settings.sampler, settings.steps)
+    nearest = min(known, key=lambda name: abs(accurate_steps(name, settings.steps) - work))
     return (
-        Mismatch("SamplerMismatch", "sampler_name", settings.sampler, known, " or ".join(needs.samplers)),
-        {"sampler": known},
+        Mismatch("SamplerMismatch", "sampler_name", settings.sampler, nearest, " or ".join(needs.samplers)),
+        {"sampler": nearest},
     )
 
 

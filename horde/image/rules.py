@@ -13,6 +13,7 @@ from typing import get_args
 from horde.generation.post_processors import UPSCALERS
 from horde.generation.rules import ANY_MODEL
 from horde.image.facts import SEED_BITS, advance_seed
+from horde.image.plans import WORK_FROM_PICTURES
 from horde.image.schemas import GenerationInputStable, PostProcessor
 from horde.model_reference.rules import Family, baseline_of, family_of
 from horde.model_reference.schemas import ImageModel
@@ -171,7 +172,7 @@ def _check_amounts(case: Case) -> None:
         "Only one upscaler can be used at a time.",
     )
     refuse_if(
-        round(params.cfg_scale * 100, 6) % 1 != 0,
+        round(params.cfg_scale, 2) != params.cfg_scale,
         "BadCFGDecimals",
         "cfg_scale can have two decimals at most.",
     )
@@ -310,7 +311,7 @@ def _check_missing_image(case: Case) -> None:
     request = case.request
     if not request.source_image:
         refuse_if(
-            {"Stable Diffusion 2 Depth", "pix2pix"} & set(request.models),
+            not WORK_FROM_PICTURES.isdisjoint(request.models),
             "SourceImageRequiredForModel",
             "This model works from a source_image. Send one.",
         )

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from decimal import Decimal
+from functools import cache
 from typing import Any
 
 from sqlalchemy.exc import IntegrityError
@@ -18,17 +19,19 @@ from horde.image.admission import (
     too_many,
 )
 from horde.image.drafts import Draft, draft
+from horde.image.judging import Wish
 from horde.image.plans import KIND
-from horde.image.prospects import Case, Standing
+from horde.image.prospects import Standing
 from horde.image.schemas import GenerationInputStable
 from horde.kudos import service as ledger
 from horde.kudos import shared_keys
 from horde.model_reference.service import image_models
 from horde.moderation import modes
-from horde.platform.errors import Forbidden
+from horde.platform.errors import Forbidden, HordeError
 from horde.platform.runtime import Platform
 from horde.workers import service as workers
 
+MOST_TRIES = 4
 NO_WORKER = "No worker that is online can serve this request now."
 
 
@@ -84,18 +87,18 @@ class Offer:
 def _affordable(platform: Platform, asked: Draft) -> Offer:
     """What the payer can be offered, judging by what they had some moments ago."""
     admitted = asked.admitted
-    priority = admitted.priority
+    needed = upfront.reasons(plans.demand(asked.plans), _load(platform))
     if admitted.key is not None and not admitted.key.covers(asked.cost):
         if not admitted.request.allow_downgrade:
             raise _key_too_poor(asked)
-        priority = rules.DOWNGRADED_PRIORITY
-    load = _load(platform)
-    needed = upfront.reasons(plans.demand(asked.plans), load)
+        # Whoever has but the rest of a key gets what is free, at the end of the queue.
+        offer = Offer(asked, needed, rules.DOWNGRADED_PRIORITY)
+        return _reduced(platform, offer) if needed else offer
+    offer = Offer(asked, needed, admitted.priority)
     if not needed:
-        return Offer(asked, (), priority)
+        return offer
     with platform.read() as db:
         available = ledger.available(db, admitted.user.balance_account)
-    offer = Offer(asked, needed, priority)
     return offer if available >= asked.cost else _reduced(platform, offer)
 
 
@@ -158,15 +161,17 @@ class Unaffordable(Exception):
 
 def _queue_up(platform: Platform, sender: Sender, offer: Offer) -> Draft:
     """Queue what is offered, or what that has to be reduced to; returns what was queued."""
-    try:
-        _queue_once(platform, sender, offer)
-    except Unaffordable:
-        offer = _reduced(platform, offer)
-        _queue_once(platform, sender, offer)
-    except IntegrityError:
-        # `sweep.close_empty_lanes` was at work; now the lane can be opened again.
-        _queue_once(platform, sender, offer)
-    return offer.draft
+    for _ in range(MOST_TRIES):
+        try:
+            _queue_once(platform, sender, offer)
+        except Unaffordable:
+            offer = _reduced(platform, offer)
+        except IntegrityError:
+            # One of its lanes was closed at this very moment; now it can be opened again.
+            continue
+        else:
+            return offer.draft
+    raise HordeError("The horde is very busy. Please try again.", "InternalServerError", status=503)
 
 
 def _queue_once(platform: Platform, sender: Sender, offer: Offer) -> None:
@@ -190,6 +195,8 @@ def _queue_once(platform: Platform, sender: Sender, offer: Offer) -> None:
         if admitted.key is not None and not shared_keys.hold(db, admitted.key.id, new.id, new.cost):
             if not admitted.request.allow_downgrade:
                 raise _key_too_poor(new)
+            if offer.needed:
+                raise Unaffordable
             shared_keys.note(db, admitted.key.id, new.id)
             priority = rules.DOWNGRADED_PRIORITY
         row = new.row(sender, lifetime=lifetime, reserved=bool(offer.needed), priority=priority)
@@ -208,12 +215,9 @@ def _answer(platform: Platform, asked: Draft, queued: Draft) -> dict[str, Any]:
         answer["downgraded"] = _reduction(queued)
         messages.append(_reduction_text(asked, queued))
     if not modes.modes(platform).raid:
-        case = case_of(queued)
-        standing = Standing(
-            queued.lanes, case.asked.size, case.workers if case.avoids else (), case.user_id, lambda: case
-        )
+        standing = _standing(platform, queued)
         if not prospects.able(platform, standing):
-            answer["explain"] = prospects.explain(platform, case)
+            answer["explain"] = prospects.explain(platform, standing.wish())
             messages.append(f"{NO_WORKER} {answer['explain']['message']}")
             warnings.append({"code": "NoAvailableWorker", "message": messages[-1]})
     if messages:
@@ -247,15 +251,26 @@ def _reduction_text(asked: Draft, queued: Draft) -> str:
     return f"Kudos are short, so the request was reduced: {', '.join(changes)}."
 
 
-def case_of(queued: Draft) -> Case:
-    """What decides who can serve a request that was just queued."""
-    admitted = queued.admitted
-    request = admitted.request
-    return Case(
-        asked=queued.base,
-        names=tuple(request.models),
-        workers=frozenset(admitted.wanted),
-        avoids=request.worker_blacklist,
+def _standing(platform: Platform, queued: Draft) -> Standing:
+    admitted, request = queued.admitted, queued.admitted.request
+
+    @cache
+    def wish() -> Wish:
+        return Wish(
+            asked=queued.base,
+            names=tuple(request.models),
+            workers=frozenset(admitted.wanted),
+            avoids=request.worker_blacklist,
+            user_id=admitted.user.id,
+            words=prospects.refused_words(platform, request.prompt),
+        )
+
+    return Standing(
+        lane_ids=[lane.id for lane in queued.lanes],
+        lanes=lambda: queued.lanes,
+        size=queued.base.size,
+        avoided=admitted.wanted if request.worker_blacklist else (),
         user_id=admitted.user.id,
-        prompt=request.prompt,
+        any_model=not request.models,
+        wish=wish,
     )

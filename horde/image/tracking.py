@@ -11,8 +11,9 @@ from horde.generation import progress, queue, settlement, snapshot
 from horde.generation.rules import LaneKey, Progress, seconds_ahead
 from horde.generation.rules import progress as count_progress
 from horde.image import asked, prospects
+from horde.image.judging import Wish
 from horde.image.plans import KIND
-from horde.image.prospects import Case, Standing
+from horde.image.prospects import Standing
 from horde.image.results import describe_result
 from horde.moderation import modes, timeouts
 from horde.platform.errors import Forbidden, NotFound
@@ -22,7 +23,7 @@ from horde.platform.runtime import Platform
 
 UNKNOWN_WAIT = 10_000
 """Seconds told to those whose request nobody can serve at present."""
-CASE_SECONDS = 60.0
+WISH_SECONDS = 60.0
 
 
 def check(platform: Platform, request_id: str, address: str, client_agent: str) -> dict[str, Any]:
@@ -109,39 +110,45 @@ def _prospects(platform: Platform, row: Row[Any]) -> tuple[prospects.Speeds, dic
         speeds = prospects.able(platform, standing)
         if speeds or modes.modes(platform).raid:
             return speeds, {}
-        return (), {"explain": prospects.explain(platform, standing.case())}
+        return (), {"explain": prospects.explain(platform, standing.wish())}
     except NotFound:
         # It was deleted since its row was read, so there is nothing left to explain.
         return (), {}
 
 
 def _standing(platform: Platform, row: Row[Any]) -> Standing:
-    lanes = [
-        LaneKey(KIND, model, UUID(target), int(needs, 2), size_class)
-        for model, target, needs, size_class in row.standing
-    ]
-    avoided = row.workers if row.worker_blacklist else ()
-    return Standing(lanes, row.size, avoided, row.user_id, lambda: _case(platform, row.id))
+    return Standing(
+        lane_ids=row.lanes,
+        lanes=lambda: [
+            LaneKey(KIND, model, UUID(target), int(needs, 2), size_class)
+            for model, target, needs, size_class in row.standing
+        ],
+        size=row.size,
+        avoided=row.workers if row.worker_blacklist else (),
+        user_id=row.user_id,
+        any_model=not row.models,
+        wish=lambda: _wish(platform, row.id),
+    )
 
 
-def _case(platform: Platform, request_id: UUID) -> Case:
-    """What decides who can serve a request; it never changes."""
+def _wish(platform: Platform, request_id: UUID) -> Wish:
+    """What a request asks for, which never changes, with the words that workers refused a minute ago."""
 
-    def load() -> Case:
+    def load() -> Wish:
         with platform.read() as db:
             row = progress.find_wishes(db, request_id)
         if row is None:
             raise _no_request(str(request_id))
-        return Case(
+        return Wish(
             asked=asked.read(row.payload, row.options, r2=row.r2),
             names=tuple(row.models),
             workers=frozenset(row.workers),
             avoids=row.worker_blacklist,
             user_id=row.user_id,
-            prompt=row.prompt,
+            words=prospects.refused_words(platform, row.prompt),
         )
 
-    return platform.local.get(f"case:{request_id}", CASE_SECONDS, load)
+    return platform.local.get(f"wish:{request_id}", WISH_SECONDS, load)
 
 
 def _counts(counted: Progress) -> dict[str, Any]:

@@ -49,7 +49,8 @@ def identify(platform: Platform, api_key: str) -> Caller:
     A shared key is found whether or not it can be used (see `check_usable`). Raises `InvalidAPIKey` (401).
     """
     key_id = parse_id(api_key)
-    if key_id is None:
+    # Any other spelling of a key would have rate limits of its own.
+    if key_id is None or str(key_id) != api_key:
         return Caller(users.authenticate(platform, api_key), None)
 
     def load() -> SharedKeyFacts:

@@ -271,11 +271,6 @@ def existing(platform: Platform, ids: Sequence[UUID]) -> set[UUID]:
         return set(db.execute(select(Worker.id).where(Worker.id.in_(ids))).scalars())
 
 
-def owner_of(platform: Platform, owner_id: int) -> UserFacts:
-    """The account that a worker's rewards go to."""
-    return users.user_facts(platform, owner_id)
-
-
 _SHOWN = """
     SELECT workers.*, users.username || '#' || users.id AS owner_alias, users.public_workers AS owner_public,
         EXISTS (SELECT FROM user_roles WHERE user_id = users.id AND role = 'trusted') AS owner_trusted,

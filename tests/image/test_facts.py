@@ -32,6 +32,9 @@ def test_post_processor_sets() -> None:
     ("sampler", "loras", "expected"),
     [
         ("lcm", [], True),
+        ("k_euler", [("0195519", False)], True),
+        ("k_euler", [(" 195519 ", False)], True),
+        ("k_euler", [("00246747", True)], True),
         ("k_euler", [], False),
         ("k_euler", [("1", False), ("195519", False)], True),
         ("k_euler", [("195519", True)], False),

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from decimal import Decimal
-from functools import cache
 from typing import Any, get_args
 from uuid import UUID
 
@@ -12,10 +11,9 @@ from hypothesis import strategies as st
 from horde.generation.rules import ANY_MODEL
 from horde.image import asked, plans
 from horde.image.advice import REASONS, Obstacles, explanation
-from horde.image.asked import Asked
+from horde.image.judging import Judge, Wish, could_serve
 from horde.image.matching import RULES
 from horde.image.plans import lanes
-from horde.image.prospects import Case, Standing, _alternative, _could_serve, obstacles, words_in
 from horde.image.requirements import SAMPLERS
 from horde.image.schemas import GenerationInputStable, PostProcessor
 from horde.model_reference.schemas import ImageModel, Requirements
@@ -107,33 +105,35 @@ fields = st.fixed_dictionaries(
 )
 
 
-def case_of(body: dict[str, Any], wanted: frozenset[UUID] = frozenset()) -> Case:
-    """A request as `explain` sees it."""
+REFUSED = ("fox", "lynx")
+
+
+def wish_of(body: dict[str, Any], wanted: frozenset[UUID] = frozenset()) -> Wish:
+    """A request as workers are judged by it."""
     request = GenerationInputStable.model_validate({"prompt": "a red fox", **body})
     options = asked.options_of(request, policy="correct", unsafe_ip=False)
     wish = asked.read(asked.payload_of(request), options, r2=request.r2)
-    return Case(wish, tuple(request.models), wanted, request.worker_blacklist, 1, request.prompt)
+    words = frozenset(word for word in REFUSED if word in request.prompt)
+    return Wish(wish, tuple(request.models), wanted, request.worker_blacklist, 1, words)
 
 
-def obstacles_of(worker: WorkerFacts, case: Case) -> Obstacles:
-    named = plans.plans(case.asked, case.names, MODELS)
-    return obstacles(worker, case, named, cache(lambda name: _alternative(case.asked, MODELS, name)))
+def obstacles_of(worker: WorkerFacts, wish: Wish) -> Obstacles:
+    return Judge(wish, MODELS).obstacles(worker)
 
 
-def could_serve(worker: WorkerFacts, case: Case) -> bool:
+def would_get(worker: WorkerFacts, wish: Wish) -> bool:
     """As the queue would decide it."""
-    wish: Asked = case.asked
-    planned = plans.plans(wish, case.names, MODELS)
-    standing = Standing(
-        lanes(planned, [] if case.avoids else sorted(case.workers)),
-        wish.size,
-        case.workers if case.avoids else (),
-        case.user_id,
-        lambda: case,
-    )
-    if planned[0].model == ANY_MODEL and obstacles_of(worker, case).plans == ():
+    planned = plans.plans(wish.asked, wish.names, MODELS)
+    if planned[0].model == ANY_MODEL and obstacles_of(worker, wish).plans == ():
         return False
-    return _could_serve(worker, standing) and not words_in(case.prompt, worker.blacklist)
+    found = could_serve(
+        worker,
+        lanes(planned, [] if wish.avoids else sorted(wish.workers)),
+        wish.asked.size,
+        wish.workers if wish.avoids else (),
+        wish.user_id,
+    )
+    return found and wish.words.isdisjoint(worker.blacklist)
 
 
 wanted_workers = st.just(frozenset()) | st.frozensets(st.sampled_from(IDS), max_size=2)
@@ -143,12 +143,12 @@ wanted_workers = st.just(frozenset()) | st.frozensets(st.sampled_from(IDS), max_
 def test_a_worker_has_obstacles_exactly_if_it_cannot_serve(
     worker: WorkerFacts, body: dict[str, Any], parameters: dict[str, Any], wanted: frozenset[UUID]
 ) -> None:
-    case = case_of({**body, "params": parameters}, wanted)
-    found = obstacles_of(worker, case)
-    if case.names:
-        assert could_serve(worker, case) == (not found.reasons)
+    wish = wish_of({**body, "params": parameters}, wanted)
+    found = obstacles_of(worker, wish)
+    if wish.names:
+        assert would_get(worker, wish) == (not found.reasons)
     elif not found.reasons:
-        assert could_serve(worker, case)
+        assert would_get(worker, wish)
     assert bool(found.reasons) == bool(found.fields)
     assert found.reasons <= set(REASONS)
 
@@ -158,31 +158,31 @@ def test_who_follows_the_advice_is_served_by_as_many_workers_as_it_says(
     online: list[WorkerFacts], body: dict[str, Any], parameters: dict[str, Any], wanted: frozenset[UUID]
 ) -> None:
     original = {**body, "params": parameters}
-    case = case_of(original, wanted)
-    found = [obstacles_of(worker, case) for worker in online]
+    wish = wish_of(original, wanted)
+    found = [obstacles_of(worker, wish) for worker in online]
     if any(not each.reasons for each in found):
         return
-    told = explanation(case.asked, found)
+    told = explanation(wish.asked, found)
     assert told["workers"] == len(online)
     assert told["reasons"] == dict(Counter(reason for each in found for reason in each.reasons))
     if not told["changes"]:
         assert told["would_serve"] == 0
         return
     changed, prompt = _changed(original, told["changes"])
-    again = case_of(changed, frozenset() if "workers" in prompt else wanted)
-    if again.asked.policy == "reject" and not any(_mismatches(case)):
+    again = wish_of(changed, frozenset() if "workers" in prompt else wanted)
+    if again.asked.policy == "reject" and not any(_mismatches(wish)):
         assert not any(_mismatches(again))
     serving = [
         worker
         for worker in online
-        if could_serve(worker, again)
+        if would_get(worker, again)
         or ("prompt" in prompt and obstacles_of(worker, again).reasons == {"blacklist"})
     ]
     assert len(serving) >= told["would_serve"] > 0
 
 
-def _mismatches(case: Case) -> list[object]:
-    return [each for plan in plans.plans(case.asked, case.names, MODELS) for each in plan.mismatches]
+def _mismatches(wish: Wish) -> list[object]:
+    return [each for plan in plans.plans(wish.asked, wish.names, MODELS) for each in plan.mismatches]
 
 
 def _changed(body: dict[str, Any], changes: list[dict[str, Any]]) -> tuple[dict[str, Any], set[str]]:
@@ -208,7 +208,7 @@ def test_every_rule_has_a_reason_in_words() -> None:
 
 
 def test_without_workers_it_says_so() -> None:
-    told = explanation(case_of({}).asked, [])
+    told = explanation(wish_of({}).asked, [])
     assert told == {
         "workers": 0,
         "reasons": {},

@@ -1,5 +1,6 @@
 """What models ask of settings, and what becomes of settings that do not fit."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -103,3 +104,10 @@ def test_a_setting_that_this_horde_cannot_give_stays_and_is_told() -> None:
 def test_the_first_sampler_that_the_horde_knows_is_taken() -> None:
     fitted, _ = fit(ORDINARY, Requirements(samplers=("uni_pc", "k_heun")))
     assert fitted.sampler == "k_heun"
+
+
+def test_the_nearest_sampler_takes_as_much_work() -> None:
+    """A model that lists a sampler of double steps first does not make a request twice as dear."""
+    needed = Requirements(samplers=("k_heun", "k_dpmpp_sde", "k_euler_a", "k_euler"))
+    assert fit(replace(ORDINARY, sampler="DDIM"), needed)[0].sampler == "k_euler_a"
+    assert fit(replace(ORDINARY, sampler="k_dpm_2"), needed)[0].sampler == "k_heun"

@@ -390,9 +390,13 @@ class TestCorruptPrompts:
         assert_refused(horde.ask(trusted, **CORRUPT), 400, "CorruptPrompt")
         assert (self.suspicion(horde, moderator, trusted), len(kept_out(horde, moderator))) == (1, 1)
 
-    def test_a_dry_run_is_held_to_the_same(self, horde: Horde, moderator: Account, user: Account) -> None:
-        assert_refused(horde.ask(user, dry_run=True, **CORRUPT), 400, "CorruptPrompt")
-        assert self.suspicion(horde, moderator, user) == 1
+    def test_a_dry_run_is_refused_without_consequences(
+        self, horde: Horde, moderator: Account, user: Account
+    ) -> None:
+        with unchanged(horde.platform):
+            assert_refused(horde.ask(user, dry_run=True, **CORRUPT), 400, "CorruptPrompt")
+        assert self.suspicion(horde, moderator, user) == 0
+        assert not kept_out(horde, moderator)
 
     def test_a_rule_broken_before_the_prompt_is_told_first(
         self, horde: Horde, moderator: Account, user: Account

@@ -26,6 +26,8 @@ from tests.support import (
 )
 
 LARGE = {"params": {"width": 2048, "height": 1024}}
+FREE = {"width": 1024, "height": 1024, "steps": 40}
+"""As much as is free of upfront kudos."""
 
 
 @pytest.fixture
@@ -167,6 +169,12 @@ class TestUsability:
         assert horde.kudos(owner.balance) == 1000
         assert_books_balance(horde.platform)
 
+    def test_an_educators_empty_key_is_not_served_as_anonymous(self, horde: Horde) -> None:
+        """What holds for the school would not hold any more."""
+        key = shared(horde, horde.account(Role.EDUCATION, amount=1000), kudos=0)
+        with unchanged(horde.platform):
+            assert_refused(horde.ask(key, allow_downgrade=True), 403, "SharedKeyEmpty")
+
     def test_then_the_limits_of_anonymous_hold(self, horde: Horde, empty: str) -> None:
         change(horde.platform, "UPDATE users SET concurrency = 2 WHERE id = 0")
         for _ in range(2):
@@ -218,18 +226,25 @@ class TestWhatIsLeft:
         self, horde: Horde, owner: Account, worker: Account
     ) -> None:
         key = shared(horde, owner, kudos=3)
-        answer = horde.ask(key, allow_downgrade=True, prompt="last", **LARGE).json
+        answer = horde.ask(key, allow_downgrade=True, prompt="last", params=FREE).json
         assert "downgraded" not in answer
         assert priority(horde, answer["id"]) == pytest.approx(-50, abs=5)
         horde.asked(prompt="first")
         first, last = (horde.popped(worker) for _ in range(2))
         assert (first["payload"]["prompt"], last["payload"]["prompt"]) == ("first", "last")
-        assert (last["payload"]["width"], last["payload"]["height"]) == (2048, 1024)
+        assert (last["payload"]["width"], last["payload"]["ddim_steps"]) == (1024, 40)
         horde.submitted(worker, last["id"])
         spent = 1000 - horde.kudos(owner.balance)
         assert spent == pytest.approx(Decimal(answer["kudos"]), abs=Decimal(1))
         assert state(horde, key) == (0, spent)
         assert_books_balance(horde.platform)
+
+    def test_too_little_for_what_needs_kudos_upfront_is_reduced(self, horde: Horde, owner: Account) -> None:
+        key = shared(horde, owner, kudos=3)
+        answer = horde.ask(key, allow_downgrade=True, **LARGE).json
+        assert answer["downgraded"]["width"] * answer["downgraded"]["height"] <= 1024**2
+        assert priority(horde, answer["id"]) == pytest.approx(-50, abs=5)
+        assert scalar(horde.platform, "SELECT count(*) FROM reservations") == 0
 
     def test_too_little_and_an_owner_without_kudos(self, horde: Horde) -> None:
         key = shared(horde, horde.account(amount=15), kudos=3)

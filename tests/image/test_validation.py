@@ -62,6 +62,8 @@ PARAMETERS: list[Row] = [
         "one upscaler",
     ),
     ({}, {"cfg_scale": 5.125}, 400, "BadCFGDecimals", "cfg_scale"),
+    ({}, {"cfg_scale": 99.999999999}, 400, "BadCFGDecimals", "cfg_scale"),
+    ({}, {"cfg_scale": 1e-300}, 400, "BadCFGDecimals", "cfg_scale"),
     ({"models": [f"model {number}" for number in range(201)]}, {}, 400, "BadRequest", "200 models"),
 ]
 

@@ -338,8 +338,10 @@ class TestIdentifying:
         assert (str(facts.id), facts.kudos, facts.expires, facts.empty) == (key["id"], 300, None, False)
         assert (facts.max_image_pixels, facts.max_image_steps, facts.max_text_tokens) == (512, 20, 80)
         with counted_statements() as sent:
-            assert shared_keys.identify(horde.platform, key["id"].upper()) == caller
+            assert shared_keys.identify(horde.platform, key["id"]) == caller
         assert sent == []
+        with pytest.raises(Unauthorized):
+            shared_keys.identify(horde.platform, key["id"].upper())
 
     @pytest.mark.parametrize("key", NO_KEYS)
     def test_an_unknown_key(self, horde: Horde, key: str) -> None:
