@@ -74,8 +74,11 @@ class Progress:
 
     @property
     def done(self) -> bool:
-        """Nothing more will happen: given up, or nothing waits and nothing is being made."""
-        return self.faulted or (self.waiting == 0 and self.processing == 0)
+        """Nothing more will happen: nothing waits and nothing is being made.
+
+        What is under way when a request is given up may still be delivered.
+        """
+        return self.waiting == 0 and self.processing == 0
 
 
 def progress(*, n: int, faulted: bool, states: Iterable[str]) -> Progress:

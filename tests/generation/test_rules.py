@@ -117,7 +117,7 @@ class TestProgress:
         assert counted.finished + counted.processing + counted.restarted == len(states)
         assert counted.waiting == (0 if faulted else n)
         assert counted.faulted == faulted
-        assert counted.done == (faulted or not (n or "processing" in states))
+        assert counted.done == (not (counted.waiting or "processing" in states))
 
     def test_states(self) -> None:
         states = ["processing", "ok", "faulted", "censored", "csam", "aborted", "processing", "ok"]

@@ -345,7 +345,7 @@ class Counts(RuleBasedStateMachine):
         counts = tuple(shown[name] for name in ("finished", "processing", "restarted", "waiting"))
         assert counts == (len(request.delivered), processing, request.lost, request.left)
         assert shown["faulted"] == request.faulted
-        assert shown["done"] == (request.faulted or not (request.left or processing))
+        assert shown["done"] == (not (request.left or processing))
         assert shown["kudos"] == round(request.spent)
         able = self.able(request)
         assert ("explain" in shown) == (request.left > 0 and not able)
