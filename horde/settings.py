@@ -89,6 +89,8 @@ class Settings(BaseSettings):
     max_workers_trusted: int
     max_workers_per_address: int
 
+    cancel_needs_key: bool = False
+    """Whether only whoever sent a request (or a moderator) may cancel it, not everybody who knows its id."""
     model_requirements: Literal["correct", "warn", "reject"]
     """What becomes of settings that do not fit a model, when the request does not say: they are moved to the
     nearest that do, kept with a warning, or refused."""

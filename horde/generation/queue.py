@@ -405,16 +405,16 @@ def give_back(db: Connection, request_ids: Sequence[UUID]) -> None:
 
 _CANCEL = text("""
     WITH changed AS (
-        UPDATE requests SET n = 0, cancelled = true WHERE id = :id RETURNING id
+        UPDATE requests SET n = 0, cancelled = true WHERE id = ANY(CAST(:ids AS uuid[])) RETURNING id
     )
     DELETE FROM queue USING changed WHERE queue.request_id = changed.id
 """)
 
 
-def cancel(db: Connection, request_id: UUID) -> None:
-    """Hand out nothing more of a request. Jobs under way go on. Doing it again changes nothing."""
-    _lock(db, [request_id])
-    db.execute(_CANCEL, {"id": request_id})
+def cancel(db: Connection, request_ids: Sequence[UUID]) -> None:
+    """Hand out nothing more of these requests. Jobs under way go on. Doing it again changes nothing."""
+    _lock(db, request_ids)
+    db.execute(_CANCEL, {"ids": list(request_ids)})
 
 
 _END = text("UPDATE jobs SET state = :state, finished = now() WHERE id = :id AND state = 'processing'")

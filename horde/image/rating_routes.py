@@ -24,7 +24,7 @@ class GenerateRate(Resource):
         key="required",
     )
     def post(self, id: str) -> Response:
-        """Say how you like the images of a finished request of yours, once; it earns some kudos."""
+        """Say how you like the images of a finished request of yours, once; it may earn some kudos."""
         payload = body(AestheticsPayload)
         sender = Sender(api_key(), direct_address(), client_agent())
         return answer({"reward": float(ratings.rate(current_platform(), sender, id, payload))})

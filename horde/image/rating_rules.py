@@ -34,12 +34,13 @@ class Opinion:
     best: UUID | None
     """The best image of the request; None when the ratings do not tell."""
     earned: int
-    """Kudos, before they are limited by what the request cost."""
+    """Kudos, if ratings are paid for at all and before they are limited by what the request cost."""
 
 
-def judge(payload: AestheticsPayload, images: Collection[UUID]) -> Opinion:
+def judge(payload: AestheticsPayload, images: Collection[UUID], own: Collection[UUID]) -> Opinion:
     """What `payload` says of a request whose delivered images are `images`.
 
+    Those in `own` were made by the requester's own workers. What is said of them counts, and earns nothing.
     Raises 400, the first that applies: `ProcGenNotFound` for ratings of other images, `AestheticsDuplicate`,
     `ProcGenNotFound` for another best image, `AestheticsMissing` when nothing is said, `AestheticsSolo` when
     the only image is called the best, `AestheticsConfused`.
@@ -62,7 +63,7 @@ def judge(payload: AestheticsPayload, images: Collection[UUID]) -> Opinion:
             "This request has one image only, which says nothing when it is the best. Rate it instead.",
             "AestheticsSolo",
         )
-    return Opinion(ratings, _best(ratings, chosen, images), _earned(ratings, chosen, images))
+    return Opinion(ratings, _best(ratings, chosen, images), _earned(ratings, chosen, images, own))
 
 
 def _image(name: str, images: Collection[UUID]) -> UUID:
@@ -100,14 +101,21 @@ def _best(ratings: Sequence[ImageRating], chosen: UUID | None, images: Collectio
     return chosen
 
 
-def _earned(ratings: Sequence[ImageRating], chosen: UUID | None, images: Collection[UUID]) -> int:
+def _earned(
+    ratings: Sequence[ImageRating], chosen: UUID | None, images: Collection[UUID], own: Collection[UUID]
+) -> int:
+    for_the_best = FOR_THE_BEST * (chosen is not None and chosen not in own)
     if not ratings:
-        return FOR_THE_BEST
-    earned = sum(PER_RATING + PER_ARTIFACTS * (rating.artifacts is not None) for rating in ratings)
+        return for_the_best
+    earned = sum(
+        PER_RATING + PER_ARTIFACTS * (rating.artifacts is not None)
+        for rating in ratings
+        if rating.image not in own
+    )
     single = len(ratings) == 1 and len(images) > 1
-    return earned + FOR_THE_BEST * (single and ratings[0].rating < LIKED and chosen is not None)
+    return earned + for_the_best * (single and ratings[0].rating < LIKED)
 
 
 def reward(earned: int, consumed: Decimal) -> Decimal:
-    """What is credited of `earned` kudos: less than the request consumed, and never below zero."""
-    return kudos(earned) if earned < consumed else max(ZERO, kudos(consumed - 1))
+    """What is credited of `earned` kudos: at least 1 less than was `consumed`, and never below zero."""
+    return kudos(max(ZERO, min(Decimal(earned), consumed - 1)))

@@ -1,4 +1,8 @@
-"""Rating images: their requester says how they turned out, once for each request, and earns kudos for it."""
+"""Rating images: their requester says how they turned out, once for each request.
+
+They are paid for if the operator's rating service accepts them, for only that can tell whether they are worth
+anything. What the requester's own workers made earns nothing: it cost nearly nothing.
+"""
 
 from collections.abc import Sequence
 from decimal import Decimal
@@ -33,6 +37,12 @@ MOST_REASON_CHARACTERS = 300
 log = structlog.get_logger(__name__)
 
 _RATED = text("SELECT EXISTS (SELECT FROM ratings WHERE request_id = :id)")
+# Records outlive workers: who deletes theirs would be somebody else otherwise.
+_OWN = text("""
+    SELECT job.id, job.charged
+    FROM jobs job JOIN generation_records record ON record.id = job.id
+    WHERE job.request_id = :id AND record.owner_id = :user_id AND job.charged IS NOT NULL
+""")
 _STORE = text("""
     INSERT INTO ratings (request_id, user_id, client_agent, best, ratings)
     VALUES (:request_id, :user_id, :client_agent, :best, CAST(:ratings AS jsonb))
@@ -43,7 +53,9 @@ _STORE = text("""
 def rate(platform: Platform, sender: Sender, request_id: str, payload: AestheticsPayload) -> Decimal:
     """Keep the requester's ratings of a finished request; returns the kudos that were credited for them.
 
-    Anonymous requests are rated with the anonymous key, and earn nothing: nobody's purse could be credited.
+    These are 0 without a rating service, for images of the requester's own workers, and for anonymous
+    requests, which are rated with the anonymous key: nobody's purse could be credited. In any case they are
+    at least 1 less than what the request cost, without what its requester paid for their own workers' images.
     Raises, in this order, `RequestNotFound` (404), `InvalidAPIKey` (401), `Forbidden` (403) for somebody
     else's request, and with 400 `AestheticsNotCompleted`, what `rating_rules.judge` raises,
     `AestheticsAlreadyExist`, and what the rating service's refusal amounts to, if the operator has set one.
@@ -52,6 +64,8 @@ def rate(platform: Platform, sender: Sender, request_id: str, payload: Aesthetic
     with platform.read() as db:
         request = _find(db, request_id)
         images = [job.id for job in progress.delivered(db, request.id)]
+        made = db.execute(_OWN, {"id": request.id, "user_id": request.user_id})
+        own = {image.id: image.charged for image in made}
         rated = db.execute(_RATED, {"id": request.id}).scalar_one()
     user = users.authenticate(platform, sender.api_key)
     if user.id != request.user_id:
@@ -65,12 +79,14 @@ def rate(platform: Platform, sender: Sender, request_id: str, payload: Aesthetic
             "The request is not finished yet. Rate its images when its status says done.",
             "AestheticsNotCompleted",
         )
-    opinion = judge(payload, images)
+    opinion = judge(payload, images, own)
     if rated:
         raise _already_rated()
+    credit = ZERO
     if platform.settings.rating_service_url:
         _hand_on(platform, platform.settings.rating_service_url, sender, user, request.id, images, opinion)
-    credit = ZERO if user.anonymous else reward(opinion.earned, request.kudos)
+        if not user.anonymous:
+            credit = reward(opinion.earned, request.kudos - sum(own.values()))
     _keep(platform, sender, user, request.id, opinion, credit)
     return credit
 

@@ -75,10 +75,10 @@ class GenerateStatus(Resource):
         return answer(tracking.status(current_platform(), id))
 
     @limited("10/minute", key="path")
-    @area.operation(answers={200: RequestStatusStable}, errors=(404,))
+    @area.operation(answers={200: RequestStatusStable}, errors=(401, 403, 404), key="optional")
     def delete(self, id: str) -> Response:
         """Cancel a request: nothing more is handed out, images under way are finished and paid for."""
-        return answer(tracking.cancel(current_platform(), id))
+        return answer(tracking.cancel(current_platform(), id, api_key(required=False)))
 
 
 @area.route("/generate/pop")

@@ -16,10 +16,12 @@ from horde.image.plans import KIND
 from horde.image.prospects import Standing
 from horde.image.results import describe_result
 from horde.moderation import modes, timeouts
-from horde.platform.errors import Forbidden, NotFound
+from horde.platform.errors import Forbidden, NotFound, Unauthorized
 from horde.platform.http import DEFAULT_AGENT
 from horde.platform.ids import parse_id
 from horde.platform.runtime import Platform
+from horde.users import shared_keys
+from horde.users.rules import Role, UserFacts
 
 UNKNOWN_WAIT = 10_000
 """Seconds told to those whose request nobody can serve at present."""
@@ -50,17 +52,31 @@ def status(platform: Platform, request_id: str) -> dict[str, Any]:
     return _status_fields(platform, row, done)
 
 
-def cancel(platform: Platform, request_id: str) -> dict[str, Any]:
+def cancel(platform: Platform, request_id: str, api_key: str | None = None) -> dict[str, Any]:
     """Hand out nothing more of a request; returns its status as it was just before.
 
-    Jobs under way go on and are paid for. Repeating it is harmless. Raises `RequestNotFound` (404).
+    Jobs under way go on and are paid for. Repeating it is harmless. Raises `RequestNotFound` (404) and, where
+    the operator wants to know who cancels, `InvalidAPIKey` (401) and `NotOwner` (403).
     """
+    caller = _canceller(platform, api_key) if platform.settings.cancel_needs_key else None
     with platform.engine.begin() as db:
         row = find(db, request_id)
+        if caller is not None and caller.id != row.user_id and not caller.has(Role.MODERATOR):
+            raise Forbidden("Only whoever sent this request may cancel it. Use their API key.", "NotOwner")
         done = progress.delivered(db, row.id)
-        queue.cancel(db, row.id)
+        queue.cancel(db, [row.id])
         settlement.release_if_complete(db, row.id)
     return _status_fields(platform, row, done)
+
+
+def _canceller(platform: Platform, api_key: str | None) -> UserFacts:
+    if api_key is None:
+        raise Unauthorized(
+            "On this horde requests are cancelled with the API key that they were sent with, in the header "
+            "apikey.",
+            "InvalidAPIKey",
+        )
+    return shared_keys.identify(platform, api_key).user
 
 
 def find(db: Connection, request_id: str) -> Row[Any]:

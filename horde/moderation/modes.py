@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import text
 
+from horde.generation import queue
 from horde.platform.errors import BadRequest
 from horde.platform.runtime import Platform
 
@@ -77,21 +78,12 @@ def set_modes(
             pass
 
 
-# In a statement of its own, so that the next one sees what the last holder of each row left in the queue.
-_LOCK_WAITING = text("""
-    SELECT id FROM requests WHERE kind = 'image' AND n > 0 ORDER BY id LIMIT :limit FOR UPDATE
-""")
-_END = text("""
-    WITH ended AS (
-        UPDATE requests SET n = 0, cancelled = true WHERE id = ANY(CAST(:ids AS uuid[])) RETURNING id
-    )
-    DELETE FROM queue USING ended WHERE queue.request_id = ended.id
-""")
+_WAITING = text("SELECT id FROM requests WHERE kind = 'image' AND n > 0 ORDER BY id LIMIT :limit")
 
 
 def _end_waiting(platform: Platform) -> int:
     """End some of the waiting image requests; returns how many. Few at a time, as others wait for them."""
     with platform.engine.begin() as db:
-        ids = db.execute(_LOCK_WAITING, {"limit": BATCH}).scalars().all()
-        db.execute(_END, {"ids": ids})
+        ids = db.execute(_WAITING, {"limit": BATCH}).scalars().all()
+        queue.cancel(db, ids)
     return len(ids)

@@ -14,7 +14,6 @@ from sqlalchemy.exc import IntegrityError
 from horde.platform.errors import BadRequest, Forbidden
 from horde.platform.ids import new_id
 from horde.platform.runtime import Platform
-from horde.users import service as users
 from horde.users.rules import Role, UserFacts
 from horde.workers import rules
 from horde.workers.rules import WorkerFacts

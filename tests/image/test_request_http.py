@@ -1,6 +1,7 @@
 """Asking for images over HTTP, from the request to its pictures or its cancellation."""
 
 import base64
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 from uuid import uuid4
@@ -14,6 +15,7 @@ from tests.support import (
     WEBP,
     Account,
     Horde,
+    another_process,
     assert_books_balance,
     assert_queue_consistent,
     assert_refused,
@@ -324,3 +326,29 @@ def test_a_request_is_kept_while_a_job_is_under_way(horde: Horde, owner: Account
     assert horde.submitted(owner, job["id"]) > 0
     assert sweep.expire_requests(horde.platform) == 0
     assert len(horde.status(request)["generations"]) == 1
+
+
+class TestCancellingWithAKey:
+    """Where the operator wants to know who cancels."""
+
+    @pytest.fixture
+    def strict(self, horde: Horde) -> Iterator[Horde]:
+        with another_process(horde, cancel_needs_key=True) as strict:
+            yield strict
+
+    def test_nobody_else_cancels(self, strict: Horde) -> None:
+        request = strict.asked(strict.account())
+        path, stranger = f"/generate/status/{request}", strict.account()
+        with unchanged(strict.platform):
+            assert_refused(strict.call("DELETE", path), 401, "InvalidAPIKey", "apikey")
+            assert_refused(strict.call("DELETE", path, "x" * 22), 401, "InvalidAPIKey")
+            assert_refused(strict.call("DELETE", path, stranger), 403, "NotOwner")
+            assert_refused(strict.call("DELETE", path, ANONYMOUS_KEY), 403, "NotOwner")
+            assert_refused(strict.call("DELETE", "/generate/status/x", stranger), 404, "RequestNotFound")
+
+    def test_its_sender_and_moderators_cancel(self, strict: Horde) -> None:
+        sender, moderator = strict.account(), strict.account(Role.MODERATOR)
+        for owner, caller in ((sender, sender), (sender, moderator), (ANONYMOUS_KEY, ANONYMOUS_KEY)):
+            request = strict.asked(owner)
+            assert strict.call("DELETE", f"/generate/status/{request}", caller).status_code == 200
+            assert strict.check(request)["done"]

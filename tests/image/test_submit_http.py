@@ -238,10 +238,12 @@ class TestLostJobs:
             assert not horde.check(request)["faulted"]
             horde.submitted(owner, horde.popped(owner)["id"], state="faulted")
         status = horde.check(request)
-        assert (status["faulted"], status["done"], status["restarted"]) == (True, True, 3)
-        assert (status["waiting"], status["wait_time"], status["is_possible"]) == (0, 0, True)
+        # What is under way may still be delivered.
+        assert (status["faulted"], status["done"], status["restarted"]) == (True, False, 3)
+        assert (status["waiting"], status["wait_time"] > 0, status["is_possible"]) == (0, True, True)
         assert horde.skipped(owner) == {}
         assert horde.submitted(owner, jobs[1]) > 0
+        assert horde.check(request)["done"]
         assert len(horde.status(request)["generations"]) == 1
         assert_books_balance(horde.platform)
         with horde.platform.read() as db:

@@ -267,7 +267,7 @@ class Loop(RuleBasedStateMachine):
                 request.lost,
             )
             assert shown["faulted"] == request.given_up
-            assert shown["done"] == (request.given_up or not (request.left or request.under_way))
+            assert shown["done"] == (not (request.left or request.under_way))
             assert (shown["wait_time"] > 0) != shown["done"]
 
     @invariant()
