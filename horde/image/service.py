@@ -1,6 +1,7 @@
 """Asking for images: quoting and queueing requests. One function here is one transaction."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
 from typing import Any
@@ -60,7 +61,7 @@ def submit_request(platform: Platform, sender: Sender, request: GenerationInputS
         if asked.options["source_image"] or asked.options["extra_sources"]:
             # Pictures are dear, so this is not left to queueing.
             check_concurrency(platform, admitted.user, request)
-        pictures = sources.read_sources(platform, request)
+        pictures = sources.read_sources(platform, request, sender.address)
     sources.store_sources(platform, asked.id, pictures)
     try:
         queued = _queue_up(platform, sender, offer)
@@ -74,14 +75,15 @@ def _draft(platform: Platform, admitted: Admitted) -> Draft:
     return draft(admitted, image_models(platform).models, platform.settings.model_requirements)
 
 
+@dataclass(frozen=True, slots=True)
 class Offer:
     """A draft that its payer can probably afford, and on what terms."""
 
-    def __init__(self, draft: Draft, needed: Sequence[str], priority: Decimal) -> None:
-        self.draft = draft
-        self.needed = needed
-        """Why it must be proven upfront that it can be paid; empty if it need not be."""
-        self.priority = priority
+    draft: Draft
+    needed: Sequence[str]
+    """Why it must be proven upfront that it can be paid; empty if it need not be."""
+    priority: Decimal
+    """Kudos with which it enters the queue."""
 
 
 def _affordable(platform: Platform, asked: Draft) -> Offer:

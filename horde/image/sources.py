@@ -16,7 +16,15 @@ import structlog
 
 from horde.image.schemas import GenerationInputStable
 from horde.platform.errors import BadRequest, HordeError
-from horde.platform.images import as_webp, check_header, decode_base64_image, has_alpha, media_type
+from horde.platform.images import (
+    as_webp,
+    check_header,
+    decode_base64_image,
+    has_alpha,
+    media_type,
+    room_for,
+)
+from horde.platform.offload import Room
 from horde.platform.outbound import OutboundError, OutboundTooLarge, check_url, fetch
 from horde.platform.runtime import Platform
 
@@ -30,6 +38,9 @@ QUALITY = 95
 """Of the WebP files, as for results. Workers start from these pixels: at low strength or as a control map,
 traces of stronger compression would come back in every result. A photograph takes 0.2 bytes a pixel."""
 
+# Fetching may take all of its time, and meanwhile a request with 32 MiB of pictures holds 90.
+_fetching = Room(128 * 2**20, "Too many pictures are being fetched at once")
+
 log = structlog.get_logger(__name__)
 
 
@@ -42,15 +53,20 @@ class Sources:
     extra: tuple[bytes, ...] = ()
 
 
-def read_sources(platform: Platform, request: GenerationInputStable) -> Sources:
+def read_sources(platform: Platform, request: GenerationInputStable, address: str | None = None) -> Sources:
     """The pictures in `request`, which it holds in base64 or names by their https addresses.
+
+    `address` is where it comes from: large pictures of one address are read one request's after the other's.
 
     Raises 400, with the field in the message: `SourceImageUrlInvalid` for an address that may not be called
     or leads to no picture, `SourceImageUnreadable` for a damaged picture there, `SourceImageSizeExceeded` and
     `SourceImageResolutionExceeded` for one that is too large, `InpaintingMissingMask` when neither a mask nor
-    transparency tells what to paint, and `ImageValidationFailed` for anything else.
+    transparency tells what to paint, and `ImageValidationFailed` for anything else. Raises 503 with
+    `Retry-After` when this process has as many pictures in hand as it takes on.
     """
     given = _given(request)
+    if not given:
+        return Sources()
     remote = [field for field, text in given.items() if text[:4].lower() == "http"]
     files = {}
     for field, text in given.items():
@@ -59,18 +75,32 @@ def read_sources(platform: Platform, request: GenerationInputStable) -> Sources:
                 _check_address(platform, text)
             else:
                 files[field] = _checked(decode_base64_image(text), field, request)
-    deadline = time.monotonic() + ALL_FETCHES_SECONDS
-    for field in remote:
-        with _about(field):
-            fetched = _fetch(platform, given[field], deadline)
-        with _about(field, unreadable="SourceImageUnreadable"):
-            files[field] = _checked(fetched, field, request)
+    if remote:
+        # Text comes as body, text and bytes.
+        with _fetching.hold(3 * sum(map(len, given.values())) + MAX_URL_BYTES * len(remote)):
+            files |= _fetched(platform, request, {field: given[field] for field in remote})
     pictures = {}
-    for field in given:
-        with _about(field, unreadable="SourceImageUnreadable" if field in remote else None):
-            pictures[field] = as_webp(files[field], quality=QUALITY, max_pixels=MAX_PIXELS)
+    with room_for(*files.values(), who=address) as threads:
+        for field in given:
+            with _about(field, unreadable="SourceImageUnreadable" if field in remote else None):
+                pictures[field] = as_webp(
+                    files[field], quality=QUALITY, max_pixels=MAX_PIXELS, threads=threads
+                )
     image, mask = pictures.pop("source_image", None), pictures.pop("source_mask", None)
     return Sources(image, mask, tuple(pictures.values()))
+
+
+def _fetched(
+    platform: Platform, request: GenerationInputStable, addresses: Mapping[str, str]
+) -> dict[str, bytes]:
+    deadline = time.monotonic() + ALL_FETCHES_SECONDS
+    files = {}
+    for field, url in addresses.items():
+        with _about(field):
+            data = _fetch(platform, url, deadline)
+        with _about(field, unreadable="SourceImageUnreadable"):
+            files[field] = _checked(data, field, request)
+    return files
 
 
 def _given(request: GenerationInputStable) -> dict[str, str]:

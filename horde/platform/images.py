@@ -7,15 +7,14 @@ import base64
 import binascii
 import io
 import re
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
-from gevent import monkey
 from PIL import Image
 
 from horde.platform.errors import BadRequest
-from horde.platform.offload import offload
+from horde.platform.offload import NativeThreads, Room
 
 T = TypeVar("T")
 
@@ -31,18 +30,43 @@ FORMATS = ("WEBP", "PNG", "JPEG")
 METADATA = frozenset({"exif", "xmp", "icc_profile"})
 """What may come with a WebP file besides pixels, by Pillow's names."""
 
+ENCODER_EFFORT = 0
+"""Of the WebP encoder, 0 to 6. At quality 95 its default of 4 takes twice the time (3072 x 3072: 1.2 and 1.4
+seconds instead of 0.6 and 0.8, a photograph and noise) and 180 MB more for files that are 3 % and 0 % smaller
+and no better."""
+
 MAX_JPEG_SEGMENTS = 1000
 MAX_JPEG_SCANS = 64
 # Second bytes of the JPEG markers that begin a segment with a length.
 _JPEG_SEGMENTS = frozenset((*range(0xC0, 0xC8), *range(0xC9, 0xD0), *range(0xDB, 0xF0), 0xFE))
 
-SMALL_PIXELS = 256 * 256
+TINY_PIXELS = 256 * 256
 """Pictures that are decoded sooner than another thread would have begun."""
-LARGE_PIXELS = 2048 * 2048
-# A WebP file of 34 bytes can ask for 2 GB while it is decoded, and encoding a source image of the largest
-# size takes a second and 150 MB. So large ones take turns in this process.
-# It is held in native threads, so it must be a native lock.
-_large_decode = monkey.get_original("threading", "Lock")()
+
+LARGE_WEIGHT = 8 * 2**20
+"""Pictures that together weigh more are large: 2048 x 2048 as JPEG is not, 3072 x 3072 always is.
+
+A weight is pixels plus bytes: pixels take time (0.09 seconds a million to encode), bytes take memory (four
+times over, as body, text, file and result)."""
+# Large and small pictures have threads of their own. Decoding and encoding the largest picture that can be
+# asked for takes a second and 150 MB, a result of the largest size ten times that, so there is one of them
+# at a time.
+_small, _large = NativeThreads(2), NativeThreads(1)
+# What is taken on is done within about 5 seconds then, which is what who is refused is told to wait. It is
+# 6 large pictures, or 2 pairs of a picture and a mask that are all noise.
+LARGE_ROOM = 48 * 2**20
+SMALL_ROOM = 64 * 2**20
+
+
+def _rooms() -> dict[NativeThreads, Room]:
+    return {
+        _small: Room(SMALL_ROOM, "There are too many pictures at once"),
+        _large: Room(LARGE_ROOM, "There are too many large pictures at once"),
+    }
+
+
+# Workers are not refused because requests bring many pictures.
+_requests, _results = _rooms(), _rooms()
 
 _DATA_URL = re.compile(r"\s*data:[^,]{0,200},", re.IGNORECASE)
 
@@ -72,11 +96,28 @@ def check_header(data: bytes, *, max_pixels: int) -> None:
     _open_bounded(data, max_pixels).close()
 
 
+@contextmanager
+def room_for(*files: bytes, who: str | None = None) -> Iterator[NativeThreads]:
+    """The right to decode the pictures of one request, which passed `check_header`, and the threads for it.
+
+    It is one right for all of them, held until the end of the block, so that no request is refused after
+    half of the work. Of large pictures `who` gets one request's at a time. Raises HordeError with status 503
+    and `Retry-After` when too many others hold it.
+    """
+    weight = 0
+    for data in files:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+            weight += _weight(picture, data)
+    with _hold(_requests, weight, who) as threads:
+        yield threads
+
+
 def check_image(data: bytes, *, max_pixels: int) -> tuple[int, int]:
     """Width and height of the still WebP, PNG or JPEG picture in `data`, which is decoded once to prove it.
 
     Raises BadRequest: `SourceImageSizeExceeded` over `MAX_IMAGE_BYTES`, `SourceImageResolutionExceeded`
-    over `max_pixels` or `MAX_SIDE`, `ImageValidationFailed` for animations and anything else.
+    over `max_pixels` or `MAX_SIDE`, `ImageValidationFailed` for animations and anything else; and
+    HordeError with status 503 and `Retry-After` when too many workers send pictures at once.
     """
 
     def size(picture: Image.Image) -> tuple[int, int]:
@@ -87,8 +128,13 @@ def check_image(data: bytes, *, max_pixels: int) -> tuple[int, int]:
     return _decode(data, max_pixels, size)
 
 
-def as_webp(data: bytes, *, quality: int = 95, max_pixels: int) -> bytes:
+def as_webp(
+    data: bytes, *, quality: int = 95, max_pixels: int, threads: NativeThreads | None = None
+) -> bytes:
     """The picture in `data` as a still WebP file, checked as `check_image` does.
+
+    `threads` are those that `room_for` gave; without them it is a worker's result, for which room is sought
+    here. A 503 loses nothing then: worker programs send a result again.
 
     A still WebP file without metadata comes back as it is, which costs no quality. Anything else is encoded
     with `quality` (0-100): of an animation the first frame; transparency exactly as it was, and colours under
@@ -99,11 +145,11 @@ def as_webp(data: bytes, *, quality: int = 95, max_pixels: int) -> bytes:
         if picture.format == "WEBP" and not _animated(picture) and METADATA.isdisjoint(picture.info):
             return data
         target = io.BytesIO()
-        _plain(picture).save(target, "WEBP", quality=quality, exact=True)
+        _plain(picture).save(target, "WEBP", quality=quality, exact=True, method=ENCODER_EFFORT)
         _check_bytes(target.getvalue())
         return target.getvalue()
 
-    return _decode(data, max_pixels, encode)
+    return _decode(data, max_pixels, encode, threads)
 
 
 def has_alpha(data: bytes) -> bool:
@@ -123,22 +169,41 @@ def media_type(data: bytes) -> str:
     return "application/octet-stream"
 
 
-def _decode(data: bytes, max_pixels: int, use: Callable[[Image.Image], T]) -> T:
+def _decode(
+    data: bytes,
+    max_pixels: int,
+    use: Callable[[Image.Image], T],
+    threads: NativeThreads | None = None,
+) -> T:
     """Open `data` within all bounds, decode its (first) frame, and return what `use` makes of it."""
     with _open_bounded(data, max_pixels) as picture:
-        pixels = picture.width * picture.height
 
         def load_and_use() -> T:
-            with _large_decode if pixels > LARGE_PIXELS else nullcontext():
-                try:
-                    picture.load()
-                    return use(picture)
-                except BadRequest:
-                    raise
-                except Exception as error:  # hostile bytes make decoders raise nearly anything
-                    raise _invalid("the file is damaged or cut short") from error
+            try:
+                picture.load()
+                return use(picture)
+            except BadRequest:
+                raise
+            except Exception as error:  # hostile bytes make decoders raise nearly anything
+                raise _invalid("the file is damaged or cut short") from error
 
-        return load_and_use() if pixels <= SMALL_PIXELS else offload(load_and_use)
+        if picture.width * picture.height <= TINY_PIXELS:
+            return load_and_use()
+        if threads is not None:
+            return threads.run(load_and_use)
+        with _hold(_results, _weight(picture, data)) as threads:
+            return threads.run(load_and_use)
+
+
+@contextmanager
+def _hold(rooms: dict[NativeThreads, Room], weight: int, who: str | None = None) -> Iterator[NativeThreads]:
+    threads = _large if weight > LARGE_WEIGHT else _small
+    with rooms[threads].hold(weight, who if threads is _large else None):
+        yield threads
+
+
+def _weight(picture: Image.Image, data: bytes) -> int:
+    return picture.width * picture.height + len(data)
 
 
 def _open_bounded(data: bytes, max_pixels: int) -> Image.Image:

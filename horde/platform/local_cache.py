@@ -12,6 +12,8 @@ T = TypeVar("T")
 
 CHANNEL = "horde:invalidate"
 MAX_ENTRIES = 50_000
+SWEEP_SECONDS = 10.0
+"""Values whose time is over are given up that often, if new ones come."""
 
 log = structlog.get_logger(__name__)
 
@@ -19,12 +21,14 @@ log = structlog.get_logger(__name__)
 class LocalCache:
     """A time-limited dictionary whose entries any process can invalidate over Valkey.
 
-    A missed invalidation (the cache server was away) only means that a value lives out its seconds.
+    It holds at most `MAX_ENTRIES`: of more, those go that would end soonest. A missed invalidation (the cache
+    server was away) only means that a value lives out its seconds.
     """
 
     def __init__(self, cache: "redis.Redis") -> None:
         self._cache = cache
         self._entries: dict[Hashable, tuple[float, object]] = {}
+        self._next_sweep = 0.0
 
     def get(self, key: str, seconds: float, load: Callable[[], T]) -> T:
         """The value kept under `key`, or what `load` returns, then kept for `seconds`.
@@ -41,9 +45,25 @@ class LocalCache:
 
     def put(self, key: str, seconds: float, value: object) -> None:
         """Keep `value` under `key` for `seconds`, in this process."""
-        if len(self._entries) >= MAX_ENTRIES:
-            self._entries.clear()
-        self._entries[key] = (time.monotonic() + seconds, value)
+        now = time.monotonic()
+        if now >= self._next_sweep or len(self._entries) >= MAX_ENTRIES:
+            self._next_sweep = now + SWEEP_SECONDS
+            self._sweep(now)
+        self._entries[key] = (now + seconds, value)
+
+    def _sweep(self, now: float) -> None:
+        """Give up what has ended and, if that is too little, what ends soonest.
+
+        A tenth of the room is made at once, as looking through all entries takes milliseconds.
+        """
+        # Other threads may go on changing the dictionary; what they lose in the meantime is loaded again.
+        ends = {key: end for key, (end, _) in self._entries.copy().items()}
+        gone = [key for key, end in ends.items() if end <= now]
+        excess = len(ends) - len(gone) - MAX_ENTRIES * 9 // 10
+        if len(ends) >= MAX_ENTRIES and excess > 0:
+            gone = sorted(ends, key=ends.__getitem__)[: len(gone) + excess]
+        for key in gone:
+            self._entries.pop(key, None)
 
     def drop(self, *keys: str) -> None:
         """Forget `keys` in this process and, as soon as the message arrives, in every other one.

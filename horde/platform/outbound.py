@@ -22,8 +22,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote, urljoin, urlsplit
 
+from gevent import monkey
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
+from horde.platform.offload import NativeThreads
 from horde.settings import Settings
 
 if TYPE_CHECKING:
@@ -35,6 +37,9 @@ HEADERS = {"User-Agent": "AI-Horde", "Accept": "*/*", "Connection": "close"}
 CHUNK = 64 * 1024
 MAX_ADDRESSES = 4
 REDIRECTS = (301, 302, 303, 307, 308)
+
+# Names that strangers give may take minutes; ours, of the database and the store, must not wait for them.
+_resolvers = NativeThreads(8)
 
 _NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*")
 # Resolvers read these as IPv4 addresses: 2130706433, 0x7f000001, 0177.0.0.1, 127.1
@@ -241,10 +246,15 @@ def _resolve(target: _Target, deadline: float) -> list[_SocketAddress]:
     """
     answer: Future[list[_SocketAddress]] = Future()
 
+    def ask_resolver() -> list[_SocketAddress]:
+        _left(deadline)  # nobody waits for it any more if others took all of its time
+        getaddrinfo = monkey.get_original("socket", "getaddrinfo")
+        found = getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+        return [(family, address) for family, _, _, _, address in found]
+
     def look_up() -> None:
         try:
-            found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
-            answer.set_result([(family, address) for family, _, _, _, address in found])
+            answer.set_result(_resolvers.run(ask_resolver))
         except Exception as error:
             answer.set_exception(error)
 

@@ -3,7 +3,7 @@ import io
 import struct
 import threading
 import zlib
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import pytest
 from hypothesis import given
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile, WebPImagePlugin
 
 from horde.platform import images
-from horde.platform.errors import BadRequest
+from horde.platform.errors import BadRequest, HordeError
 from horde.platform.images import (
     as_webp,
     check_header,
@@ -19,7 +19,9 @@ from horde.platform.images import (
     decode_base64_image,
     has_alpha,
     media_type,
+    room_for,
 )
+from tests.platform.gevent_process import run_with_gevent
 
 LIMIT = 3072 * 3072
 
@@ -289,7 +291,8 @@ def test_jpeg_that_is_all_headers_is_refused(filler):
 
 
 def test_large_pictures_take_turns(monkeypatch):
-    monkeypatch.setattr(images, "LARGE_PIXELS", 100)
+    monkeypatch.setattr(images, "LARGE_WEIGHT", 100)
+    monkeypatch.setattr(images, "TINY_PIXELS", 100)
     data = picture("PNG", size=(64, 64))
     sizes = []
     threads = [
@@ -302,6 +305,101 @@ def test_large_pictures_take_turns(monkeypatch):
     assert sizes == [(64, 64)] * 8
     assert refusal(data[:-40]).rc == "ImageValidationFailed"
     assert check_image(data, max_pixels=LIMIT) == (64, 64)
+
+
+def fill(held: ExitStack, *files: bytes) -> int:
+    """Begin with requests of these pictures until no more are taken on; returns how many were."""
+    refusal = None
+    taken = 0
+    while refusal is None and taken < 200:
+        try:
+            held.enter_context(room_for(*files))
+            taken += 1
+        except HordeError as error:
+            refusal = error
+    assert refusal is not None
+    assert (refusal.status, refusal.rc) == (503, "TooManyRequests")
+    assert int(refusal.headers["Retry-After"]) > 0
+    assert "try again in some seconds" in refusal.message
+    return taken
+
+
+LARGE, USUAL = png_of_size(3072, 3072), png_of_size(1024, 1024)
+
+
+def test_few_large_pictures_are_taken_on_at_a_time():
+    with ExitStack() as held:
+        assert 2 <= fill(held, LARGE) <= 8
+        assert fill(held, LARGE) == 0
+    with ExitStack() as held:
+        assert 2 <= fill(held, LARGE, LARGE) <= 4
+    with ExitStack() as held:
+        assert fill(held, *[LARGE] * 7) == 1
+
+
+def test_many_usual_ones_are_but_not_any_number():
+    with ExitStack() as held:
+        assert 40 <= fill(held, USUAL) <= 80
+    with ExitStack() as held:
+        assert 8 <= fill(held, *[USUAL] * 7) <= 16
+
+
+def test_bytes_count_too():
+    """A request with 20 MiB of picture holds four times that until it is answered."""
+    padded = picture() + b"\0" * 19 * 2**20
+    with ExitStack() as held:
+        assert 2 <= fill(held, padded) <= 4
+
+
+def test_small_pictures_are_taken_on_when_there_are_too_many_large_ones():
+    with ExitStack() as held:
+        fill(held, LARGE)
+        with room_for(USUAL):
+            pass
+
+
+def test_results_of_workers_are_taken_on_when_requests_bring_too_many_pictures():
+    with ExitStack() as held:
+        fill(held, LARGE)
+        fill(held, USUAL)
+        for data in (picture(size=(600, 600)), picture(size=(3000, 3000))):
+            assert media_type(as_webp(data, max_pixels=LIMIT)) == "image/webp"
+
+
+def test_too_many_results_are_refused_as_well():
+    data = picture(size=(600, 600))
+    with ExitStack() as held:
+        for room in images._results.values():
+            held.enter_context(room.hold(10**9))
+        for use in (as_webp, check_image):
+            with pytest.raises(HordeError, match="too many pictures") as check:
+                use(data, max_pixels=LIMIT)
+            assert check.value.status == 503
+    assert check_image(data, max_pixels=LIMIT) == (600, 600)
+
+
+def test_small_pictures_do_not_wait_for_large_ones():
+    run_with_gevent(
+        """
+        from horde.platform.images import as_webp, room_for
+        from tests.platform.test_images import LARGE, LIMIT, picture
+
+        begun, over = (monkey.get_original("threading", "Event")() for _ in range(2))
+
+        def decode_a_large_one():
+            with room_for(LARGE) as threads:
+                threads.run(lambda: begun.set() or over.wait(10))
+
+        large = [gevent.spawn(decode_a_large_one) for _ in range(5)]
+        while not begun.is_set():
+            gevent.sleep(0.001)
+        with gevent.Timeout(5):
+            as_webp(picture(size=(600, 600)), max_pixels=LIMIT)
+        assert not any(call.ready() for call in large)
+        over.set()
+        gevent.joinall(large, timeout=5, raise_error=True)
+        """
+    )
 
 
 def test_base64_with_and_without_data_url():

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from horde.platform.outbound import MAX_REDIRECTS, OutboundError, check_url, fetch, post_json
 from horde.settings import Settings
 from tests.https_server import Answer, HttpsServer, https_server, reply
+from tests.platform.gevent_process import run_with_gevent
 from tests.support import make_settings
 
 TIME = 0.4
@@ -433,6 +434,52 @@ class TestTime:
                 get(settings, "https://hook.test/", seconds=TIME)
         finally:
             released.set()
+
+    def test_our_own_names_do_not_wait_for_slow_ones(self) -> None:
+        run_with_gevent(
+            """
+            import socket, tempfile
+            from pathlib import Path
+            from horde.platform.outbound import OutboundError, fetch
+            from tests.support import make_settings
+
+            settings = make_settings(Path(tempfile.gettempdir()))
+
+            def call(name):
+                try:
+                    fetch(settings, f"https://{name}/", max_bytes=1, seconds=0.2)
+                except OutboundError as error:
+                    return str(error)
+
+            calls = [gevent.spawn(call, f"a{number}.slow.test") for number in range(40)]
+            gevent.joinall(calls, timeout=5)
+            assert all("in time" in call.value for call in calls)
+            with gevent.Timeout(5):
+                socket.getaddrinfo("localhost", 443)
+            over.set()
+            with gevent.Timeout(5):
+                assert call("localhost")  # in its turn, behind the slow ones
+            # Those that nobody waited for any more were not looked up at all.
+            assert len(asked) == 8
+            while len(answered) < 8:
+                gevent.sleep(0.01)
+            gevent.sleep(0.01)
+            """,
+            before="""
+            import threading, _socket
+            real, over, asked, answered = _socket.getaddrinfo, threading.Event(), [], []
+
+            def slow(host, *args, **values):
+                if "slow.test" in str(host):
+                    asked.append(host)
+                    over.wait(10)
+                    answered.append(host)
+                    host = "localhost"
+                return real(host, *args, **values)
+
+            _socket.getaddrinfo = slow
+            """,
+        )
 
     def test_a_body_that_is_taken_slowly(
         self, settings: Settings, server: HttpsServer, monkeypatch: pytest.MonkeyPatch

@@ -1,6 +1,7 @@
 """Base classes and field types of every schema that comes in or goes out."""
 
 import json
+import re
 from typing import Annotated, Any, ClassVar, TypeVar, cast
 
 import orjson
@@ -17,6 +18,8 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
+
+_INTEGER = re.compile(r"\s*[+-]?\d+\s*")
 
 _NUMBER_TO_WHOLE = core_schema.union_schema(
     [
@@ -129,7 +132,7 @@ def _finite(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _from_text(value: Any) -> Any:
-    if isinstance(value, str) and value.strip().lstrip("+-").isdecimal() and len(value) <= 20:
+    if isinstance(value, str) and len(value) <= 20 and _INTEGER.fullmatch(value):
         return int(value)
     return value
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from horde.platform.http import Input, IntOrText, body
+from horde.platform.http.requests import problems
 from tests.platform.http.conftest import PROXY, Delivery, Page
 
 WHOLE = "must be a whole number of at most 64 bits"
@@ -184,11 +185,22 @@ def test_integers_as_text_where_a_field_allows_it() -> None:
     class Transfer(Input):
         amount: IntOrText
 
-    for written in ("25", '"25"', "25.0", '"+25"'):
+    for written in ("25", '"25"', "25.0", '"+25"', '" 25 "', '"0025"'):
         assert Transfer.model_validate_json(f'{{"amount": {written}}}').amount == 25
+    assert Transfer.model_validate_json('{"amount": "-25"}').amount == -25
     for written in ("true", '"25.5"', '"x"', '"9999999999999999999999"', "null"):
         with pytest.raises(ValidationError):
             Transfer.model_validate_json(f'{{"amount": {written}}}')
+
+
+@pytest.mark.parametrize("text", ["+-5", "--5", "++5", "-", "+ 5", "5-", "1_0", ""])
+def test_what_is_no_integer_is_refused_in_our_words(text: str) -> None:
+    class Transfer(Input):
+        amount: IntOrText
+
+    with pytest.raises(ValidationError) as check:
+        Transfer.model_validate({"amount": text})
+    assert problems(check.value) == {"amount": WHOLE}
 
 
 def test_body_may_be_optional(app: Flask) -> None:
