@@ -134,7 +134,7 @@ def test_processes_that_die_lose_nothing_and_pay_nothing_twice(server: Server, p
     stop = threading.Event()
 
     def kill() -> None:
-        while not stop.wait(1.0):
+        while not stop.wait(2.0):  # a new one needs about one second to start
             children = psutil.Process(server.pid).children()
             if children:
                 os.kill(random.choice(children).pid, signal.SIGKILL)
