@@ -1,5 +1,6 @@
 """Rate limits: fixed windows counted in Valkey, one round trip per request however many limits it has."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -167,6 +168,11 @@ class CountedLimit(RequestLimit):
     def __init__(self, limiter: Limiter, item: RateLimitItem, count: int, reset: float) -> None:
         super().__init__(limiter, item, [], count > item.amount, False)
         self._window = WindowStats(reset, max(0, item.amount - count))
+
+    @property
+    def reset_at(self) -> int:
+        """When the period ends, in Unix seconds; not in the past, where an answer took longer than that."""
+        return max(super().reset_at, math.ceil(time.time()))
 
 
 class RouteLimiter(Limiter):

@@ -8,11 +8,13 @@ import pytest
 import redis
 from flask import Flask
 from flask.testing import FlaskClient
+from limits import parse_many
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from structlog.testing import capture_logs
 
 from horde.platform.http import limited, relax
+from horde.platform.http.ratelimit import CountedLimit
 from horde.platform.local_cache import LocalCache
 from horde.platform.runtime import Platform
 from tests.platform.http.conftest import SERVICE, make_app
@@ -136,6 +138,14 @@ def test_a_longer_retry_after_of_an_error_stands(client: FlaskClient) -> None:
     for _ in range(2):
         answer = client.get("/api/v2/deliveries/maintenance")
     assert int(answer.headers["Retry-After"]) in (59, 60)
+
+
+def test_an_answer_that_took_longer_than_the_period_is_not_told_to_wait_less_than_nothing(app: Flask) -> None:
+    limiter = next(iter(app.extensions["limiter"]))
+    long_ago = CountedLimit(limiter, parse_many("2/second")[0], 1, time.time() - 30)
+    assert long_ago.reset_at >= time.time()
+    soon = time.time() + 30
+    assert abs(CountedLimit(limiter, parse_many("2/hour")[0], 1, soon).reset_at - soon) <= 2
 
 
 def test_one_question_to_valkey_per_request(client: FlaskClient, platform: Platform) -> None:
