@@ -9,7 +9,6 @@ from decimal import Decimal
 
 from horde.generation.post_processors import UPSCALERS
 from horde.kudos.rules import ZERO, kudos
-from horde.model_reference.rules import family_of
 
 SOURCE_IMAGE_FACTOR = Decimal("1.3")
 UPSCALER_FACTOR = Decimal("1.05")
@@ -31,14 +30,6 @@ class BurnTerms:
     post_processing: tuple[str, ...] = ()
     slow_workers: bool = True
     worker_blacklist: bool = False
-
-
-def model_factor(baseline: str, *, hires_fix: bool, workflow: str | None) -> int:
-    """How much more work an image is with a model of `baseline` than the base price says."""
-    family = family_of(baseline)
-    if workflow == "qr_code":
-        return family.qr_code_price or family.price
-    return (hires_fix and family.hires_fix_price) or family.price
 
 
 def burn(value: Decimal | int, terms: BurnTerms) -> Decimal:

@@ -36,11 +36,6 @@ KNOWN_BASELINES = frozenset(
 class Family:
     """What all models of one architecture have in common."""
 
-    price: int = 1
-    """Times the base price of an image."""
-    hires_fix_price: int | None = None
-    qr_code_price: int | None = None
-    """The same with `hires_fix` and with the workflow `qr_code`, where that differs."""
     controlnet: bool = False
     unsupported_controls: frozenset[str] = frozenset()
     """Control types that do not work although ControlNet does."""
@@ -61,13 +56,11 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "stable diffusion 2": Family(
             controlnet=True, unsupported_controls=frozenset({"normal", "hough"}), hires_fix=True
         ),
-        "stable_diffusion_xl": Family(
-            price=2, qr_code_price=4, qr_code=True, hires_fix=True, transparent=True
-        ),
-        "stable_cascade": Family(price=4, hires_fix_price=7, hires_fix=True, remix=True),
-        "flux_1": Family(price=8, slowness=3, batch_weight=5),
-        "qwen_image": Family(price=12, slowness=3, batch_weight=10),
-        "z_image_turbo": Family(price=8, slowness=3, batch_weight=8),
+        "stable_diffusion_xl": Family(qr_code=True, hires_fix=True, transparent=True),
+        "stable_cascade": Family(hires_fix=True, remix=True),
+        "flux_1": Family(slowness=3, batch_weight=5),
+        "qwen_image": Family(slowness=3, batch_weight=10),
+        "z_image_turbo": Family(slowness=3, batch_weight=8),
     }
 )
 """By the beginning of the baseline's name: variants (`stable diffusion 2 512`) share their family."""

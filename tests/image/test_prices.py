@@ -11,7 +11,6 @@ from horde.image.prices import (
     activation_tax,
     burn,
     charge,
-    model_factor,
     quote,
 )
 from horde.kudos.rules import kudos
@@ -27,25 +26,6 @@ TERMS = st.builds(
 )
 P = Decimal("5.76")
 """The price of the specification's worked examples."""
-
-
-@pytest.mark.parametrize(
-    ("baseline", "hires_fix", "workflow", "factor"),
-    [
-        ("stable diffusion 1", True, "qr_code", 1),
-        ("stable diffusion 2 512", False, None, 1),
-        ("stable_diffusion_xl", True, None, 2),
-        ("stable_diffusion_xl", True, "qr_code", 4),
-        ("stable_cascade", False, None, 4),
-        ("stable_cascade", True, None, 7),
-        ("flux_1", False, None, 8),
-        ("qwen_image", False, None, 12),
-        ("z_image_turbo", False, None, 8),
-        ("something new", False, None, 1),
-    ],
-)
-def test_model_factor(baseline: str, hires_fix: bool, workflow: str | None, factor: int) -> None:
-    assert model_factor(baseline, hires_fix=hires_fix, workflow=workflow) == factor
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Image generation as workers do it, with random weights, for measuring how long it takes."""
