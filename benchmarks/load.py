@@ -12,6 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from benchmarks.lifecycle import Answer, Board, Call, Requester, Script, Worker, WrongAnswer, lifecycle
 
@@ -34,16 +35,21 @@ class Run:
         return self.lifecycles / self.seconds
 
 
-class _Connection:
+class Connection:
     """A kept-open connection that has one call at a time under way."""
 
-    def __init__(self, host: str, port: int, client: "_Client") -> None:
-        self.socket = socket.create_connection((host, port), timeout=ANSWER_SECONDS)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    def __init__(self, host: str, port: int, client: Any) -> None:
         self.client = client
         self.endpoint = ""
         self.sent = 0.0
+        self._address = host, port
         self._host = f"{host}:{port}".encode()
+        self.open()
+
+    def open(self) -> None:
+        """Connect, anew if the server has hung up."""
+        self.socket = socket.create_connection(self._address, timeout=ANSWER_SECONDS)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._buffer = b""
 
     def send(self, call: Call) -> None:
@@ -80,7 +86,7 @@ class _Client:
     """A requester's and a worker's connection, and the lifecycle that they are in."""
 
     def __init__(self, host: str, port: int) -> None:
-        self.connections = (_Connection(host, port, self), _Connection(host, port, self))
+        self.connections = (Connection(host, port, self), Connection(host, port, self))
         self.script: Script | None = None
 
 
@@ -123,7 +129,7 @@ class Load:
             if not ready:
                 raise WrongAnswer(f"The server did not answer within {ANSWER_SECONDS:.0f} seconds.")
             for key, _ in ready:
-                connection: _Connection = key.data
+                connection: Connection = key.data
                 answer = connection.receive()
                 if answer is not None:
                     run.latencies[connection.endpoint].append(time.perf_counter() - connection.sent)

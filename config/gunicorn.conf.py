@@ -53,6 +53,8 @@ def post_worker_init(worker: Any) -> None:
     extensions = worker.wsgi.extensions
     if "horde_runner" in extensions:
         extensions["horde_runner"].start()
+    if "horde_wakeups" in extensions:
+        extensions["horde_wakeups"].start(lambda: not worker.alive)
 
 
 def worker_exit(_server: Any, worker: Any) -> None:
@@ -60,5 +62,7 @@ def worker_exit(_server: Any, worker: Any) -> None:
     extensions = getattr(getattr(worker, "wsgi", None), "extensions", {})
     if "horde_runner" in extensions:
         extensions["horde_runner"].stop()
+    if "horde_wakeups" in extensions:
+        extensions["horde_wakeups"].close()
     if "horde_webhooks" in extensions:
         extensions["horde_webhooks"].close()

@@ -9,14 +9,14 @@ from sqlalchemy import Connection, Row, text
 _REQUEST = text("""
     SELECT request.id, request.n, request.faulted, request.rank, request.size, request.things, request.r2,
         request.user_id, request.worker_blacklist, request.workers, request.models, request.lanes,
-        ARRAY(SELECT state FROM jobs WHERE jobs.request_id = request.id) AS states,
+        ARRAY(SELECT state FROM jobs WHERE jobs.request_id = request.id AND NOT decoy) AS states,
         request.tax + coalesce((
             SELECT sum(charged) FROM jobs WHERE jobs.request_id = request.id
         ), 0) AS kudos,
         coalesce((
             SELECT max(job.things / greatest(worker.speed, 1) - extract(epoch FROM now() - job.started))
             FROM jobs job JOIN workers worker ON worker.id = job.worker_id
-            WHERE job.request_id = request.id AND job.state = 'processing'
+            WHERE job.request_id = request.id AND job.state = 'processing' AND NOT job.decoy
         ), 0) AS seconds_left,
         CASE WHEN request.n > 0 THEN ARRAY(
             SELECT json_build_array(model, target, needs, size_class) FROM lanes
@@ -42,15 +42,23 @@ def find_wishes(db: Connection, request_id: UUID) -> Row[Any] | None:
     return db.execute(_WISHES, {"id": request_id}).one_or_none()
 
 
-_RESULTS = text("""
+_JOBS = text("""
     SELECT job.id, job.state, job.model, job.seed, job.metadata, job.worker_id,
-        coalesce(worker.name, 'unknown') AS worker_name
+        coalesce(worker.name, 'unknown') AS worker_name,
+        floor(extract(epoch FROM now() - job.started))::int AS seconds
     FROM jobs job LEFT JOIN workers worker ON worker.id = job.worker_id
-    WHERE job.request_id = :id AND job.state IN ('ok', 'censored', 'csam')
-    ORDER BY job.finished, job.id
+    WHERE job.request_id = :id AND job.state IN ('ok', 'censored', 'csam', 'processing') AND NOT job.decoy
+    ORDER BY job.finished, job.started, job.id
 """)
 
 
 def delivered(db: Connection, request_id: UUID) -> Sequence[Row[Any]]:
     """The delivered jobs of a request, first delivered first."""
-    return db.execute(_RESULTS, {"id": request_id}).all()
+    return find_jobs(db, request_id)[0]
+
+
+def find_jobs(db: Connection, request_id: UUID) -> tuple[Sequence[Row[Any]], Sequence[Row[Any]]]:
+    """The delivered jobs of a request, first delivered first, and those under way, first taken first."""
+    jobs = db.execute(_JOBS, {"id": request_id}).all()
+    under_way = [job for job in jobs if job.state == "processing"]
+    return [job for job in jobs if job.state != "processing"], under_way

@@ -5,7 +5,7 @@ they keep two promises: a waiting request (`n` > 0) stands in all of its lanes a
 and no result is handed to two workers, because whoever takes one holds the request's row lock.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -88,15 +88,16 @@ def enqueue(
     *,
     limit: int | None = None,
     rivals: Sequence[str] | None = None,
+    credits: Sequence[Entry] = (),
 ) -> bool:
     """Add a request for `jobs` results, let it stand in its lanes, and charge its `tax`.
 
     `request` holds the columns of `tables.Request` that do not follow from others, and `lifetime`, the
     seconds that it is kept without activity. False, and nothing is done, when more than `limit` results
     of the user would wait then; with `rivals` only those of requests for one of these models count.
-    Whoever must hold the limit strictly locks the payer before.
+    Whoever must hold the limit strictly locks the payer before. `credits` are paid out of the tax.
     """
-    tax = balanced([Entry(request["account_id"], -request["tax"], "accumulated")])
+    tax = balanced([Entry(request["account_id"], -request["tax"], "accumulated"), *credits])
     result = db.execute(
         _ENQUEUE,
         {
@@ -143,15 +144,31 @@ class Offer:
     friends: Sequence[int]
     """User ids whose requests come first: its owner and those it names."""
     only_friends: bool
-    """Serve nobody else (maintenance, pause)."""
+    """Serve nobody else (maintenance)."""
     blacklist: Sequence[str]
     """Lower-case words whose presence in the prompt it refuses."""
+    upfront: bool = False
+    """Serve only who can pay already, is trusted or a friend."""
+    unsuited: Collection[str] = ()
+    """The `undecided` of requests for which none of `models` would do."""
 
 
+_WORDED = """EXISTS (
+        SELECT FROM unnest(CAST(:blacklist AS text[])) word WHERE strpos(lower(request.prompt), word) > 0
+    )"""
+_UNPAID = """(
+        :upfront AND request.user_id <> ALL(CAST(:friends AS bigint[]))
+        AND NOT coalesce(CAST(request.options ->> 'trusted' AS boolean), false)
+        AND NOT coalesce(CAST(request.options ->> 'reserved' AS boolean), false)
+        AND coalesce(CAST(request.options ->> 'kudos' AS numeric), request.price) > (
+            SELECT amount FROM payers WHERE payers.account_id = request.account_id
+        )
+    )"""
 # Written so that PostgreSQL cannot choose to read the whole queue, whatever it knows about the values:
 # friends' requests are found first, and each one's places by a subquery that cannot become a join.
 # 500 is the most that a known account may have waiting; the anonymous one may have any number.
-_SEARCH = """
+_SEARCH = (
+    """
     WITH servable AS MATERIALIZED (
         SELECT id, model FROM lanes
         WHERE kind = :kind AND model = ANY(CAST(:models AS text[]))
@@ -189,21 +206,37 @@ _SEARCH = """
         SELECT min(pass) AS pass, rank, request_id FROM heads
         WHERE request_id <> ALL(CAST(:refused AS uuid[]))
         GROUP BY rank, request_id ORDER BY 1, 2, 3 LIMIT :candidates
+    ), payers AS MATERIALIZED (
+        SELECT account_id, """
+    + ledger.PAYABLE
+    + """ AS amount
+        FROM (
+            SELECT DISTINCT request.account_id
+            FROM candidates JOIN requests request ON request.id = candidates.request_id WHERE :upfront
+        ) payers
     ), picked AS (
         SELECT request.id, request.rank, request.n, request.payload, request.options, request.ttl, request.r2,
-            request.things, request.price
+            request.things, request.price, request.user_id, request.models
         FROM candidates JOIN requests request ON request.id = candidates.request_id
         WHERE request.n > 0 AND request.expires > now()
             AND NOT (request.worker_blacklist AND :worker = ANY(request.workers))
             AND NOT EXISTS (
-                SELECT FROM unnest(CAST(:blacklist AS text[])) word
-                WHERE strpos(lower(request.prompt), word) > 0
+                SELECT FROM jobs
+                WHERE jobs.request_id = request.id AND jobs.decoy AND jobs.worker_id = :worker
             )
+            AND NOT coalesce(request.options ->> 'undecided' = ANY(CAST(:unsuited AS text[])), false)
+            AND NOT """
+    + _WORDED
+    + """
+            AND NOT """
+    + _UNPAID
+    + """
         ORDER BY candidates.pass, candidates.rank, candidates.request_id
         LIMIT 1
         FOR UPDATE OF request SKIP LOCKED
     )
-"""
+    """
+)
 _FOUND = """
     SELECT (SELECT count(*) FROM candidates) AS candidates, picked.*,
         ARRAY(
@@ -212,6 +245,7 @@ _FOUND = """
         ) AS matched
     FROM (VALUES (1)) AS one (x) LEFT JOIN picked ON true
 """
+_ANYTHING = text(_SEARCH + "SELECT EXISTS (SELECT FROM candidates)")
 _FIND = text(_SEARCH + _FOUND)
 # Where a search that looked at all it may must go on from: no further than the last place read of any
 # lane that was cut short, and no further than the last candidate if those were cut short.
@@ -230,18 +264,21 @@ _FIND_ON = text(
         )
     ), reached AS (
         SELECT rank, request_id FROM ends ORDER BY rank, request_id LIMIT 1
-    ), worded AS (
-        SELECT count(*) AS requests
+    ), refused AS (
+        SELECT count(*) FILTER (WHERE """
+    + _WORDED
+    + """) AS words, count(*) FILTER (WHERE """
+    + _UNPAID
+    + """) AS kudos
         FROM candidates JOIN requests request ON request.id = candidates.request_id
-        WHERE EXISTS (
-            SELECT FROM unnest(CAST(:blacklist AS text[])) word WHERE strpos(lower(request.prompt), word) > 0
-        )
+        WHERE request.n > 0 AND request.expires > now()
+            AND NOT (request.worker_blacklist AND :worker = ANY(request.workers))
     )
     SELECT found.*, reached.rank AS reached_rank, reached.request_id AS reached_id,
-        worded.requests AS refused_for_words
+        refused.words AS refused_for_words, refused.kudos AS refused_for_kudos
     FROM ("""
     + _FOUND
-    + """) found CROSS JOIN worded LEFT JOIN reached ON true
+    + """) found CROSS JOIN refused LEFT JOIN reached ON true
     """
 )
 
@@ -251,21 +288,29 @@ class Found:
     """What a search came to."""
 
     request: Row[Any] | None
-    """The locked request: `id`, `rank`, `n`, `payload`, `options`, `ttl`, `r2`, `things`, `price` and
-    `matched`, the models (or `ANY_MODEL`) of those of its lanes that fit. None: none of those looked at would
-    do."""
+    """The locked request: `id`, `rank`, `n`, `payload`, `options`, `ttl`, `r2`, `things`, `price`, `user_id`,
+    `models` and `matched`, the models (or `ANY_MODEL`) of those of its lanes that fit. None: none of those
+    looked at would do."""
     candidates: int
     """How many requests were looked at."""
     reached: tuple[int, UUID] | None = None
     """Where to go on if there may be more."""
     refused_for_words: int = 0
-    """How many of the candidates hold a word that the worker refuses."""
+    """How many of the candidates hold a word that the worker refuses,"""
+    refused_for_kudos: int = 0
+    """and how many of their senders cannot pay for them yet."""
+
+
+def anything(db: Connection, offer: Offer) -> bool:
+    """Whether there is any request that `find` would look at; it locks nothing."""
+    return bool(db.execute(_ANYTHING, _search(offer, (), NARROW, TOP)).scalar_one())
 
 
 def find(db: Connection, offer: Offer, *, refused: Sequence[UUID] = ()) -> Found:
     """Lock the first request in order of service that `offer` fits, looking at the head of the queue only.
 
-    Requests whose rows another worker holds right now are passed over, as are those in `refused`.
+    Requests whose rows another worker holds right now are passed over, as are those in `refused` and those
+    of which this worker got a decoy.
     """
     row = db.execute(_FIND, _search(offer, refused, NARROW, TOP)).one()
     return Found(row if row.id is not None else None, row.candidates)
@@ -284,6 +329,7 @@ def find_further(
         row.candidates,
         None if row.reached_id is None else (row.reached_rank, row.reached_id),
         row.refused_for_words,
+        row.refused_for_kudos,
     )
 
 
@@ -300,6 +346,8 @@ def _search(offer: Offer, refused: Sequence[UUID], bounds: Bounds, after: tuple[
         "friends": list(offer.friends),
         "only_friends": offer.only_friends,
         "blacklist": list(offer.blacklist),
+        "upfront": offer.upfront,
+        "unsuited": list(offer.unsuited),
         "refused": list(refused),
         "heads": bounds.heads,
         "per_lane": bounds.per_lane,
@@ -319,9 +367,9 @@ _TAKE = text("""
     ), gone AS (
         DELETE FROM queue USING taken WHERE request_id = :request_id AND taken.n = 0
     )
-    INSERT INTO jobs (id, request_id, worker_id, model, deadline, things, value)
+    INSERT INTO jobs (id, request_id, worker_id, model, deadline, things, value, batch)
     SELECT job, :request_id, :worker, :model, now() + make_interval(secs => :ttl), :things,
-        CAST(:value AS numeric)
+        CAST(:value AS numeric), cardinality(CAST(:jobs AS uuid[]))
     FROM unnest(CAST(:jobs AS uuid[])) AS job
 """)
 
@@ -362,6 +410,34 @@ def take(
     )
 
 
+# Whoever holds the request's lock sees here what its last holder left, which the search may not have seen.
+_PRETEND = text("""
+    INSERT INTO jobs (id, request_id, worker_id, model, deadline, things, value, decoy)
+    SELECT CAST(:job AS uuid), CAST(:request_id AS uuid), CAST(:worker AS uuid), :model,
+        now() + make_interval(secs => :ttl), :things, CAST(:value AS numeric), true
+    WHERE NOT EXISTS (
+        SELECT FROM jobs WHERE jobs.request_id = :request_id AND jobs.decoy AND jobs.worker_id = :worker
+    )
+""")
+
+
+def pretend(db: Connection, request_id: UUID, job: UUID, assignment: Assignment) -> bool:
+    """Note a decoy of a found request: a job for show, which leaves the request as it is.
+
+    False, and nothing is noted, when the worker has just got a decoy of this request.
+    """
+    values = {
+        "job": job,
+        "request_id": request_id,
+        "worker": assignment.worker,
+        "model": assignment.model,
+        "ttl": assignment.ttl,
+        "things": assignment.things,
+        "value": assignment.value,
+    }
+    return db.execute(_PRETEND, values).rowcount == 1
+
+
 _LOCK = text("SELECT id FROM requests WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR UPDATE")
 
 
@@ -374,7 +450,8 @@ _RETURN = text("""
     WITH back AS (
         SELECT mention.id, count(*) AS lost,
             (SELECT count(*) FROM jobs
-             WHERE jobs.request_id = mention.id AND state IN ('faulted', 'aborted')) >= :limit AS spent
+             WHERE jobs.request_id = mention.id AND state IN ('faulted', 'aborted') AND NOT decoy
+            ) >= :limit AS spent
         FROM unnest(CAST(:request_ids AS uuid[])) AS mention (id) GROUP BY mention.id
     ), changed AS (
         UPDATE requests request SET

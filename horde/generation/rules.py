@@ -2,9 +2,10 @@
 
 import hashlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from types import MappingProxyType
 from uuid import UUID
 
 FAULTS_BEFORE_GIVING_UP = 3
@@ -17,6 +18,13 @@ ANY_WORKER = UUID(int=0)
 """Target of the lanes that are open to every worker."""
 NEED_BITS = 128
 """Width of the bit string that holds what a request needs of a worker."""
+
+FASTEST: Mapping[str, float] = MappingProxyType({"image": 20_000_000.0, "text": 150.0})
+"""By kind: raw things per second of which no honest worker makes more."""
+SHORTEST_SECONDS = 0.05
+"""Work that seems to have taken less is taken to have taken so long."""
+UNTOLD_MODELS = "horde_special"
+"""Models with this in their names appear in no statistics."""
 
 SMALLEST_SIZE = 64 * 64
 DELIVERED = frozenset({"ok", "censored", "csam"})
@@ -38,6 +46,11 @@ def size_class(size: int) -> int:
     A worker whose limit lies inside a class serves the part of that class that fits.
     """
     return math.ceil(4 * math.log2(max(size, SMALLEST_SIZE) / SMALLEST_SIZE) - 1e-9)
+
+
+def too_fast(kind: str, things: float, results: int, seconds: float) -> bool:
+    """Whether nobody could have made `results` of `things` raw units each in `seconds`."""
+    return things * results / max(seconds, SHORTEST_SECONDS) > FASTEST.get(kind, math.inf)
 
 
 @dataclass(frozen=True, slots=True)

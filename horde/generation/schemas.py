@@ -198,6 +198,14 @@ class Generation(Output):
     state: Literal["ok", "censored", "csam"] = Field("ok", description="Whether the result was censored.")
 
 
+class WorkUnderWay(Output):
+    """A job that a worker is busy with."""
+
+    worker_id: str = Field(description="The worker that has it.", examples=[EXAMPLE_ID])
+    worker_name: str = Field(description="Name of that worker.", examples=["Attic GPU"])
+    seconds: int = Field(description="For how long it has had it.", examples=[12])
+
+
 class PopInput(Input):
     """What every worker says of itself when it asks for a job."""
 
@@ -229,6 +237,13 @@ class PopInput(Input):
     amount: int = Field(1, ge=1, le=20, description="Most jobs of one request to hand out at once.")
     extra_slow_worker: bool = Field(
         False, description="Is very slow, and gets only requests that accept this."
+    )
+    wait: float = Field(
+        0,
+        ge=0,
+        le=30,
+        description="Seconds that it is ready to wait for a job; the answer comes as soon as there is one.",
+        examples=[20],
     )
 
 

@@ -7,15 +7,17 @@ nothing to do.
 """
 
 import bisect
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import accumulate
 from uuid import UUID
 
 import orjson
 import redis
 from sqlalchemy import Connection, text
 
-from horde.generation.rules import ANY_MODEL, LaneKey
+from horde.generation.rules import ANY_MODEL, ANY_WORKER, LaneKey
 from horde.platform.runtime import Platform
 
 EXACT_POSITIONS = 1000
@@ -51,26 +53,71 @@ class Group:
     size: int
     avoided: frozenset[UUID]
     """Workers that they do not want."""
+    undecided: str | None
+    """What decides which models would do, if they accept every one (see the kind's `undecided`)."""
     requests: int
+
+    @property
+    def targets(self) -> set[UUID]:
+        """The only workers that they want, if there are such."""
+        return {lane.target for lane in self.lanes} - {ANY_WORKER}
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What waiting requests need of a worker, apart from their size and from whom they want."""
+
+    models: tuple[tuple[str, int], ...]
+    """Each acceptable model (or `ANY_MODEL`) with the needs that come with it, in their senders' order."""
+    undecided: str | None
+
+    @property
+    def needs(self) -> tuple[int, ...]:
+        """The different needs, in the same order."""
+        return tuple(dict.fromkeys(needs for _, needs in self.models))
 
 
 class Groups:
-    """The waiting requests of one kind by what they demand."""
+    """The waiting requests of one kind by what they demand, each counted once in every reading."""
 
     def __init__(self, groups: Iterable[Group]) -> None:
-        self.total = 0
-        self._by_model: dict[str, list[Group]] = {}
-        for group in groups:
-            self.total += group.requests
-            for model in {lane.model for lane in group.lanes}:
-                self._by_model.setdefault(model, []).append(group)
+        self.all = list(groups)
+        self.by_needs: Counter[tuple[int, ...]] = Counter()
+        """Requests by the needs that come with their models."""
+        demands: Counter[Demand] = Counter()
+        sizes: Counter[int] = Counter()
+        self._choosy = 0
+        self._wanted: Counter[UUID] = Counter()
+        self._avoided: Counter[UUID] = Counter()
+        for group in self.all:
+            models = tuple(dict.fromkeys((lane.model, lane.needs) for lane in group.lanes))
+            demands[Demand(models, group.undecided)] += group.requests
+            sizes[group.size] += group.requests
+            self._choosy += group.requests if group.targets else 0
+            self._wanted.update(dict.fromkeys(group.targets, group.requests))
+            self._avoided.update(dict.fromkeys(group.avoided, group.requests))
+        self._by_model: dict[str, list[tuple[Demand, int]]] = {}
+        for demand, requests in demands.items():
+            self.by_needs[demand.needs] += requests
+            for model in {model for model, _ in demand.models}:
+                self._by_model.setdefault(model, []).append((demand, requests))
+        self._sizes = sorted(sizes)
+        self._up_to = [0, *accumulate(sizes[size] for size in self._sizes)]
 
-    def naming(self, models: Iterable[str]) -> list[Group]:
-        """The groups that one of `models` would do for; all others ask for models that are not among them."""
-        found = {
-            id(group): group for model in {*models, ANY_MODEL} for group in self._by_model.get(model, ())
-        }
-        return list(found.values())
+    def naming(self, models: Iterable[str]) -> list[tuple[Demand, int]]:
+        """What the requests demand that one of `models` might do for, and how many they are."""
+        found: dict[Demand, int] = {}
+        for model in (*models, ANY_MODEL):
+            found.update(self._by_model.get(model, ()))
+        return list(found.items())
+
+    def larger_than(self, size: int) -> int:
+        """How many requests are for larger results."""
+        return self._up_to[-1] - self._up_to[bisect.bisect_right(self._sizes, size)]
+
+    def closed_to(self, worker_id: UUID) -> int:
+        """How many requests do not want this worker."""
+        return self._choosy - self._wanted[worker_id] + self._avoided[worker_id]
 
 
 _PLACES = text("""
@@ -85,8 +132,8 @@ _PLACES = text("""
 """)
 _GROUPS = text("""
     SELECT lanes, size, CASE WHEN worker_blacklist THEN workers ELSE '{}' END AS avoided,
-        count(*) AS requests
-    FROM requests WHERE kind = :kind AND n > 0 GROUP BY 1, 2, 3
+        CASE WHEN models = '{}' THEN options ->> 'undecided' END AS undecided, count(*) AS requests
+    FROM requests WHERE kind = :kind AND n > 0 AND expires > now() GROUP BY 1, 2, 3, 4
 """)
 _LANES = text("""
     SELECT id, model, target, needs, size_class FROM lanes
@@ -118,7 +165,8 @@ def _count_groups(db: Connection, kind: str) -> bytes:
         {
             "kind": kind,
             "groups": [
-                [row.lanes, row.size, [str(worker) for worker in row.avoided], row.requests] for row in groups
+                [row.lanes, row.size, [str(worker) for worker in row.avoided], row.undecided, row.requests]
+                for row in groups
             ],
             "lanes": [[row.id, row.model, str(row.target), row.needs, row.size_class] for row in lanes],
         }
@@ -133,9 +181,13 @@ def _parse_groups(document: bytes) -> Groups:
     }
     return Groups(
         Group(
-            tuple(lanes[lane] for lane in ids if lane in lanes), size, frozenset(map(UUID, avoided)), requests
+            tuple(lanes[lane] for lane in ids if lane in lanes),
+            size,
+            frozenset(map(UUID, avoided)),
+            undecided,
+            requests,
         )
-        for ids, size, avoided, requests in data["groups"]
+        for ids, size, avoided, undecided, requests in data["groups"]
     )
 
 
@@ -155,6 +207,7 @@ def places(platform: Platform, kind: str) -> Places:
         f"places:{kind}",
         PLACES_SECONDS,
         lambda: _parse_places(_read(platform, f"places:{kind}", lambda db: _count_places(db, kind))),
+        bridge=True,
     )
 
 
@@ -164,6 +217,7 @@ def groups(platform: Platform, kind: str) -> Groups:
         f"groups:{kind}",
         GROUPS_SECONDS,
         lambda: _parse_groups(_read(platform, f"groups:{kind}", lambda db: _count_groups(db, kind))),
+        bridge=True,
     )
 
 

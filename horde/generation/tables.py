@@ -114,6 +114,10 @@ class Job(Base):
     metadata_: Mapped[list[Any] | None] = mapped_column("metadata", JSONB)
     charged: Mapped[Decimal | None] = mapped_column(Numeric(18, 2))
     reward: Mapped[Decimal | None] = mapped_column(Numeric(18, 2))
+    decoy: Mapped[bool] = mapped_column(server_default=text("false"))
+    """It was given to a paused worker for show: nobody waits for it, pays for it or is paid."""
+    batch: Mapped[int] = mapped_column(SmallInteger, server_default=text("1"))
+    """How many jobs the worker took at once, this one among them."""
 
 
 class Lane(Base):
@@ -179,6 +183,31 @@ class GenerationRecord(Base):
     client_agent: Mapped[str] = mapped_column(Text)
     bridge_agent: Mapped[str] = mapped_column(Text)
     folded: Mapped[bool] = mapped_column(server_default=text("false"))
+    batch: Mapped[int] = mapped_column(SmallInteger, server_default=text("1"))
+    """How many jobs the worker did at once."""
+    team_id: Mapped[uuid.UUID | None] = mapped_column(UUID(as_uuid=True))
+    """The worker's team when it delivered."""
+    details: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+    """What was asked for, for statistics; never the prompt itself."""
+
+
+class ProblemJob(Base):
+    """A result that a worker found to show abuse of children; kept to recognise who asks for such."""
+
+    __tablename__ = "problem_jobs"
+    __table_args__ = (
+        Index("ix_problem_jobs_user_id", "user_id", "created"),
+        Index("ix_problem_jobs_ipaddr", "ipaddr", "created"),
+    )
+
+    id: Mapped[uuid.UUID] = mapped_column(UUID(as_uuid=True), primary_key=True)
+    """The job's id."""
+    user_id: Mapped[int] = mapped_column(BigInteger)
+    ipaddr: Mapped[str] = mapped_column(String(43))
+    """Address of the request; of IPv6 the network."""
+    proxied_account: Mapped[str | None] = mapped_column(String(255))
+    worker_id: Mapped[uuid.UUID] = mapped_column(UUID(as_uuid=True))
+    created: Mapped[datetime] = mapped_column(TIMESTAMP(timezone=True), server_default=func.now())
 
 
 class Outbox(Base):

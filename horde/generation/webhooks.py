@@ -1,14 +1,15 @@
-"""Telling requesters' own servers about results.
+"""Telling requesters' own servers about results, and operators about what they should look at.
 
-A settlement puts its message into the outbox within its own transaction, so that none is lost and none
-tells of something that was rolled back. The leader sends them; a message may arrive twice if the leader
-dies between the call and noting its end.
+Whatever has something to tell puts its message into the outbox within its own transaction, so that none
+is lost and none tells of something that was rolled back. The leader sends them; a message may arrive twice
+if the leader dies between the call and noting its end.
 """
 
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from enum import StrEnum
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -28,10 +29,26 @@ PAUSES = (10, 60, 300, 1200)
 a message hold for half an hour, so that the last try comes before that."""
 LEASE_SECONDS = 60
 """After this long without an end a call counts as lost, because its process has died."""
+MOST_CHAT_CHARACTERS = 1900
+"""Chat servers refuse messages of more than 2000."""
 LIFETIME_SECONDS = 1800
 """Older messages are dropped untried, so that what waits for a host that never answers stays bounded."""
 
+OPERATOR = "operator"
+"""Stands for the host of messages to the operator. Their addresses are secrets of the settings, so each is
+looked up there when its message is sent."""
+
 log = structlog.get_logger(__name__)
+
+
+class Notice(StrEnum):
+    """What an operator may be told, by the setting that holds the address of the chat to tell it to."""
+
+    PAUSED = "paused_notice_webhook"
+    PROBLEM_USER = "problem_user_webhook"
+
+
+NOTICES = frozenset(Notice)
 
 _ENQUEUE = text("INSERT INTO outbox (id, host, url, body) VALUES (:id, :host, :url, :body)")
 
@@ -43,6 +60,12 @@ def enqueue(db: Connection, url: str, body: Mapping[str, Any]) -> None:
     """
     host = urlsplit(url).hostname
     db.execute(_ENQUEUE, {"id": new_id(), "host": host, "url": url, "body": to_json(body).decode()})
+
+
+def notify(db: Connection, notice: Notice, content: str) -> None:
+    """Tell the operator `content`, once the transaction of `db` commits; without an address it is logged."""
+    body = to_json({"content": content[:MOST_CHAT_CHARACTERS]}).decode()
+    db.execute(_ENQUEUE, {"id": new_id(), "host": OPERATOR, "url": notice.value, "body": body})
 
 
 # Hops from host to host in the index, so that a long backlog of one costs nothing to look past.
@@ -137,9 +160,14 @@ def _send(platform: Platform, message: Row[Any]) -> None:
 
 def _call(platform: Platform, message: Row[Any]) -> str | None:
     """Why the call failed, or None. Receivers that answer with a redirect have been told, too."""
-    body = message.body.encode()
+    url, body = message.url, message.body.encode()
+    if url in NOTICES:
+        url = getattr(platform.settings, url)
+        if url is None:
+            log.warning("no address to tell the operator", setting=message.url, message=message.body)
+            return None
     try:
-        status = outbound.post_json(platform.settings, message.url, body, seconds=CALL_SECONDS)
+        status = outbound.post_json(platform.settings, url, body, seconds=CALL_SECONDS)
     except outbound.OutboundError as error:
         return str(error)
     return None if status < 400 else f"status {status}"

@@ -10,7 +10,7 @@ from horde.image import advice, matching
 from horde.image.advice import Obstacles
 from horde.image.asked import Asked
 from horde.image.matching import RULES, Rule
-from horde.image.plans import Plan, plan, plans, supports
+from horde.image.plans import Plan, alternative, plans
 from horde.model_reference.schemas import ImageModel
 from horde.workers.rules import WorkerFacts
 from kudos_model.features import ADAPTIVE_SAMPLER
@@ -83,10 +83,12 @@ class Judge:
         """Why a worker cannot serve the request; without reasons it can."""
         wish, offered = self._wish, matching.offers(worker)
         direct = [self._way(each, offered) for each in self._named.values() if each.model in worker.models]
-        others = (self._other(name) for name in worker.models if name not in self._named)
+        others = (self._other(name) for name in sorted(worker.models) if name not in self._named)
         detours = [self._way(each, offered) for each in others if each is not None]
-        fewest = min(direct or detours, key=lambda way: len(way.reasons), default=None)
-        reasons = set(fewest.reasons) if fewest else set()
+        # What keeps it from models that it lacks, it is told too: having them would not be enough.
+        own = direct or ([self._way(each, offered) for each in self._named.values()] or detours)
+        fewest = min((way.reasons for way in own), key=len, default=None)
+        reasons = set(matching.missing(self._always, offered) if fewest is None else fewest)
         if not direct and (wish.names or not detours):
             reasons.add("models")
         ways = [*direct, *detours]
@@ -136,16 +138,8 @@ class Judge:
         fields = {None if rule.field in settled else rule.field for rule in broken}
         if not named and self._wish.names:
             fields.add("models")
-        reasons = frozenset(rule.reason for rule in broken)
+        reasons = frozenset(matching.missing(lacking, 0))
         return Way(each, reasons, frozenset(fields), cost=(None in fields, len(fields)))
-
-
-def alternative(asked: Asked, name: str, models: Mapping[str, ImageModel]) -> Plan | None:
-    """What would run with a model that a request does not name; None if it could not name it."""
-    if not supports(name, asked, models):
-        return None
-    other = plan(asked, name, models)
-    return None if other.mismatches and asked.policy == "reject" else other
 
 
 @lru_cache(maxsize=10_000)
@@ -160,7 +154,8 @@ def _settled(plan: Plan) -> frozenset[str]:
     if asked.supervised:
         settled.add("trusted_workers")
     if plan.facts.inpainting:
-        settled.add("source_image" if asked.facts.source_image else "source_processing")
+        # Whoever has such models only does nothing else with them.
+        settled |= {"source_image", "source_processing"}
     if asked.policy != "warn":
         if needed.samplers:
             settled.add("params.sampler_name")

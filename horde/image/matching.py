@@ -68,7 +68,7 @@ class ModelFacts:
     """Above this number of steps, workers that limit steps decline."""
 
 
-ANY_MODEL_FACTS = ModelFacts("", False, sum(UNUSUAL_STEPS) / 2)
+ANY_MODEL_FACTS = ModelFacts("", False, usual_steps=1e9)
 """Stands for the model of a request that accepts any: nothing is known about it until it is chosen."""
 
 
@@ -205,6 +205,10 @@ RULES: tuple[Rule, ...] = (
         lambda worker: worker.allow_sdxl_controlnet,
     ),
     _software("controlnet", "params.workflow", lambda image, _: image.workflow == "qr_code"),
+    Rule(
+        "models", "source_processing", lambda image, _: image.painting, lambda worker: worker.hosts_painters
+    ),
+    Rule("models", "models", lambda image, _: not image.painting, lambda worker: worker.hosts_others),
 )
 """The table. Append only: a rule's place is its bit in what waits in the queue."""
 
@@ -212,6 +216,25 @@ REASONS = tuple(dict.fromkeys(rule.reason for rule in RULES))
 _REASON_BITS = {
     reason: sum(1 << bit for bit, rule in enumerate(RULES) if rule.reason == reason) for reason in REASONS
 }
+_FEATURES = (
+    ("img2img", "source_image", ("source_image",)),
+    ("painting", "source_processing", ("source_processing",)),
+    ("lora", "params.loras", ("params.loras",)),
+    ("post-processing", "params.post_processing", ("params.post_processing",)),
+    ("controlnet", "params.control_type", ("params.control_type", "params.image_is_control")),
+)
+"""What a worker's owner may switch off: the reason that is told then, the field that asks for it, and the
+fields for which its software may lack something. As long as it is off, what the software lacks for it does
+not matter."""
+
+
+def _bits(reason: str, *fields: str) -> int:
+    return sum(1 << bit for bit, rule in enumerate(RULES) if rule.reason == reason and rule.field in fields)
+
+
+_SWITCHED_OFF = tuple(
+    (_bits(reason, field), _bits("bridge_version", *fields)) for reason, field, fields in _FEATURES
+)
 
 
 @lru_cache(maxsize=20_000)
@@ -231,4 +254,7 @@ def missing(needed: int, offered: int) -> set[str]:
     lacking = needed & ~offered
     if not lacking:
         return set()
+    for setting, software in _SWITCHED_OFF:
+        if lacking & setting:
+            lacking &= ~software
     return {reason for reason, mask in _REASON_BITS.items() if lacking & mask}

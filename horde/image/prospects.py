@@ -12,8 +12,8 @@ import structlog
 
 from horde.generation.rules import LaneKey
 from horde.image import advice, matching
-from horde.image.judging import Judge, Wish, alternative, could_serve
-from horde.image.plans import KIND
+from horde.image.judging import Judge, Wish, could_serve
+from horde.image.plans import KIND, alternative
 from horde.model_reference.service import image_models
 from horde.platform.runtime import Platform
 from horde.workers import service as workers
@@ -49,7 +49,9 @@ def able(platform: Platform, standing: Standing) -> Speeds:
     detail = hash(standing.wish().asked) if standing.any_model else 0
     place = f"{sorted(standing.lane_ids)}{sorted(map(str, standing.avoided))}"
     digest = hashlib.blake2b(place.encode(), digest_size=16).hexdigest()
-    key = f"able:{standing.user_id}:{standing.size}:{detail}:{digest}"
+    # Only with workers that serve nobody else does it matter who asks.
+    asking = standing.user_id if standing.user_id in _owners_of_kept(platform) else 0
+    key = f"able:{asking}:{standing.size}:{detail}:{digest}"
     serving: Iterable[WorkerFacts] = platform.local.get(
         key, ABLE_SECONDS, lambda: _find_able(platform, standing)
     )
@@ -57,6 +59,16 @@ def able(platform: Platform, standing: Standing) -> Speeds:
         words = standing.wish().words
         serving = (worker for worker in serving if words.isdisjoint(worker.blacklist))
     return tuple((worker.speed, worker.threads) for worker in serving)
+
+
+def _owners_of_kept(platform: Platform) -> frozenset[int]:
+    """Those who have workers that serve nobody else at present."""
+
+    def load() -> frozenset[int]:
+        online = workers.online_workers(platform, KIND)
+        return frozenset(worker.owner_id for worker in online if worker.only_owner)
+
+    return platform.local.get("owners of kept workers", ABLE_SECONDS, load)
 
 
 def refused_words(platform: Platform, prompt: str) -> frozenset[str]:

@@ -11,7 +11,7 @@ from horde.platform import outbound
 from horde.platform.errors import Forbidden
 from horde.platform.outbound import OutboundError
 from horde.platform.runtime import Platform
-from horde.users.rules import UserFacts
+from horde.users.rules import Role, UserFacts
 
 SAFE_BELOW = 0.93
 """Probability of a VPN from which on an address is unsafe."""
@@ -45,16 +45,43 @@ def is_safe(platform: Platform, address: str) -> bool | None:
 def check_raid(platform: Platform, user: UserFacts, address: str) -> bool:
     """Whether a request of `user` from `address` counts as safe.
 
-    Outside raid mode everybody's does, and in it those of trusted accounts and from addresses that the
-    checker cannot judge now. Raises `UntrustedUnsafeIP` (403) for unsafe ones.
+    Outside raid mode everybody's does, and in it those of trusted accounts and of supporters, and from
+    addresses that the checker cannot judge now. Raises `UntrustedUnsafeIP` (403) for unsafe ones.
     """
-    if modes(platform).raid and not user.trusted and is_safe(platform, address) is False:
+    if user.trusted or user.supporter:
+        return True
+    if modes(platform).raid and is_safe(platform, address) is False:
         raise Forbidden(
             "Requests from your address are not accepted at present, as it seems to belong to a VPN. "
             "Ask without it, or ask the moderators to make your account a trusted one.",
             "UntrustedUnsafeIP",
         )
     return True
+
+
+def check_worker(platform: Platform, owner: UserFacts, address: str) -> bool:
+    """Whether a worker of `owner` calls from an address that counts as safe.
+
+    Nobody asks about those of trusted accounts, of supporters and of those with the VPN role. An unsafe
+    address is refused with `UnsafeIP` (403), but in raid mode its worker must not notice: the answer is
+    False. Raises `TooManyNewIPs` (403) while the checker cannot tell.
+    """
+    if owner.trusted or owner.supporter or owner.has(Role.VPN):
+        return True
+    safe = is_safe(platform, address)
+    if safe is None:
+        raise Forbidden(
+            "Your worker's address cannot be checked at present, as there are too many new ones. "
+            "Keep your worker running, it is checked again with its next calls.",
+            "TooManyNewIPs",
+        )
+    if not safe and not modes(platform).raid:
+        raise Forbidden(
+            "Your worker's address seems to belong to a VPN, and workers may not run behind one. Run it "
+            "without, or ask the moderators to allow it for your account.",
+            "UnsafeIP",
+        )
+    return safe
 
 
 def _verdict(platform: Platform, checker: str, network: Network, key: str) -> bool | None:

@@ -16,6 +16,7 @@ from horde.moderation.schemas import (
     IPTimeout,
     PatchExistingFilter,
     PutNewFilter,
+    WorkerTimeoutAdded,
 )
 from horde.platform.http import Area, Resource, SimpleResponse, answer, api_key, body, query
 from horde.platform.runtime import current_platform
@@ -138,13 +139,13 @@ class WorkerTimeout(Resource):
     """The address of a worker."""
 
     @area.operation(
-        body=AddWorkerTimeout, answers={200: SimpleResponse}, errors=(*REFUSALS, 404), key="required"
+        body=AddWorkerTimeout, answers={200: WorkerTimeoutAdded}, errors=(*REFUSALS, 404), key="required"
     )
     def put(self, worker_id: str) -> Response:
         """Keep the address out that a worker last called from. For moderators."""
         wanted = body(AddWorkerTimeout)
-        timeouts.block_worker(current_platform(), api_key(), worker_id, wanted.days)
-        return answer(SimpleResponse())
+        affected = timeouts.block_worker(current_platform(), api_key(), worker_id, wanted.days)
+        return answer(WorkerTimeoutAdded(affected=affected))
 
     @area.operation(answers={200: SimpleResponse}, errors=(*REFUSALS, 404), key="required")
     def delete(self, worker_id: str) -> Response:

@@ -4,9 +4,9 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from horde.generation.schemas import Maybe
+from horde.generation.schemas import EXAMPLE_ID, Maybe
 from horde.moderation.filters import MOST_CHARACTERS, USED_TYPES
-from horde.platform.http.fields import Input, IntOrText, Output
+from horde.platform.http.fields import Input, IntOrText, Output, SimpleResponse
 
 EXAMPLE_REGEX = r"\bexample\b"
 MOST_REGEX_CHARACTERS = 10_000
@@ -117,6 +117,24 @@ class AddWorkerTimeout(Input):
     """How long to keep a worker's address out."""
 
     days: int = Field(ge=1, le=30, description="For how long.", examples=[3])
+
+
+class AffectedWorker(Output):
+    """A worker that cannot call while an address is kept out."""
+
+    id: str = Field(description="Its id.", examples=[EXAMPLE_ID])
+    name: str = Field(description="Its name.")
+    owner: str = Field(description="Its owner.", examples=["somebody#42"])
+    trusted: bool = Field(description="Its owner is trusted.")
+
+
+class WorkerTimeoutAdded(SimpleResponse):
+    """A worker's address is kept out."""
+
+    affected: list[AffectedWorker] = Field(
+        default_factory=list,
+        description="All workers that last called from there, whoever they belong to, with the one meant.",
+    )
 
 
 class IPTimeout(Output):

@@ -22,10 +22,10 @@ from horde.moderation.rules import join_prompt, normalise, split_prompt
 from horde.moderation.schemas import FilterDetails, FilterRegex, PatchExistingFilter, PutNewFilter
 from horde.moderation.tables import PromptFilter
 from horde.moderation.words import Words, load_words
-from horde.platform.errors import BadRequest, Forbidden, NotFound
+from horde.platform.errors import BadRequest, NotFound
 from horde.platform.runtime import Platform
-from horde.users import service as users
-from horde.users.rules import Role, UserFacts
+from horde.users.rules import UserFacts
+from horde.users.service import require_moderator
 from horde.users.tables import User
 
 FILTERS_KEY = "filters"
@@ -89,6 +89,11 @@ def rewrite(
     return join_prompt(positive, words.negative, negative) if positive else None
 
 
+def is_profane(platform: Platform, name: str) -> bool:
+    """Whether a name or description holds one of the operator's profane words, even thinly disguised."""
+    return _words(platform).profane(normalise(name))
+
+
 def _words(platform: Platform) -> Words:
     path = platform.settings.config_path(platform.settings.moderation_words)
     return platform.local.get("moderation_words", WORDS_SECONDS, lambda: load_words(path))
@@ -123,14 +128,6 @@ def _warn(platform: Platform, event: str, filter_id: int) -> None:
         return True
 
     platform.local.get(f"{event}:{filter_id}", WARNING_SECONDS, tell)
-
-
-def require_moderator(platform: Platform, api_key: str) -> UserFacts:
-    """The moderator whose key it is. Raises `InvalidAPIKey` (401) and `NotModerator` (403)."""
-    user = users.authenticate(platform, api_key)
-    if not user.has(Role.MODERATOR):
-        raise Forbidden("Only moderators may do this.", "NotModerator")
-    return user
 
 
 def _details(row: Any) -> FilterDetails:

@@ -29,13 +29,13 @@ from horde.moderation.rules import (
     SUSPICION_SECONDS,
     timeout_for,
 )
-from horde.moderation.schemas import AddTimeoutIPInput, IPTimeout
-from horde.moderation.service import require_moderator
+from horde.moderation.schemas import AddTimeoutIPInput, AffectedWorker, IPTimeout
 from horde.platform.errors import BadRequest, Forbidden, HordeError, NotFound
 from horde.platform.ids import new_id, parse_id
 from horde.platform.runtime import Platform
 from horde.users import suspicions
 from horde.users.rules import Reason, Role, UserFacts
+from horde.users.service import require_moderator
 
 TIMEOUTS = "timeouts"
 ANY_KEY = "timeouts:any"
@@ -255,16 +255,43 @@ def _worker_network(platform: Platform, worker_id: str) -> Network:
             address = db.execute(_WORKER_ADDRESS, {"id": parsed}).scalar_one_or_none()
     if address is None:
         raise NotFound(f"There is no worker with id {worker_id[:60]}.", "WorkerNotFound")
-    return _parse(address)
+    network = read_network(address)
+    if network is None:
+        raise BadRequest("This worker's address is not known, as it has never checked in.")
+    return network
 
 
-def block_worker(platform: Platform, api_key: str, worker_id: str, days: int) -> None:
-    """Keep out the address that a worker last called from, or its /64. Raises `WorkerNotFound` (404)."""
+def block_worker(platform: Platform, api_key: str, worker_id: str, days: int) -> list[AffectedWorker]:
+    """Keep out the address that a worker last called from, or its /64; returns all workers from there.
+
+    Raises `WorkerNotFound` (404), and `BadRequest` (400) for a worker whose address is not known.
+    """
     moderator = require_moderator(platform, api_key)
     network = _worker_network(platform, worker_id)
     _keep_out(platform, offender(network), days * DAY)
     platform.local.drop(_kept(network))
     log.info("worker kept out", worker=worker_id, days=days, moderator=moderator.id)
+    return _workers_in(platform, offender(network))
+
+
+_CANDIDATES = text("""
+    SELECT workers.id, workers.name, workers.ipaddr, users.username || '#' || users.id AS owner,
+        EXISTS (SELECT FROM user_roles WHERE user_id = users.id AND role = 'trusted') AS trusted
+    FROM workers JOIN users ON users.id = workers.owner_id
+    WHERE workers.ipaddr = :address OR (:ipv6 AND workers.ipaddr LIKE '%:%')
+    ORDER BY workers.created
+""")
+
+
+def _workers_in(platform: Platform, network: Network) -> list[AffectedWorker]:
+    values = {"address": shown(network), "ipv6": network.version == 6}
+    with platform.read() as db:
+        rows = db.execute(_CANDIDATES, values).all()
+    return [
+        AffectedWorker(id=str(row.id), name=row.name, owner=row.owner, trusted=row.trusted)
+        for row in rows
+        if (at := read_network(row.ipaddr)) is not None and offender(at) == network
+    ]
 
 
 def unblock_worker(platform: Platform, api_key: str, worker_id: str) -> None:

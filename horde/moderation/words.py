@@ -1,4 +1,4 @@
-"""The operator's own words and symbols about youth, which hold whatever filters moderators make."""
+"""The operator's own words: about youth, whatever filters moderators make, and profane ones for names."""
 
 import re
 import tomllib
@@ -44,6 +44,7 @@ class _File(_Entry):
     emoji: tuple[Annotated[str, Field(min_length=1)], ...]
     counted_tag_models: frozenset[str]
     replace: tuple[_Replaced, ...] = ()
+    profane: tuple[_Scanned, ...] = ()
 
     @model_validator(mode="after")
     def _replacements_are_no_words(self) -> Self:
@@ -68,6 +69,8 @@ class Words:
         choice = "|".join(f"({entry})" for entry in entries) or "(?!)"
         self._words = re.compile(rf"(?<![^\W\d])(?:{choice})(?![^\W\d])", re.IGNORECASE)
         self._uncounted_words = re.compile(rf"(?<!\w)(?:{choice})(?![^\W\d])", re.IGNORECASE)
+        profane = "|".join(map(re.escape, file.profane)) or "(?!)"
+        self._profane = re.compile(rf"(?<![^\W\d])(?:{profane})(?![^\W\d])", re.IGNORECASE)
 
     def emoji_in(self, text: str) -> list[str]:
         """The symbols that occur in `text`, which is as its author wrote it.
@@ -83,6 +86,10 @@ class Words:
     def replaced(self, text: str, models: Sequence[str] = ()) -> str:
         """`text` with each of the words replaced in its place, for a request that names `models`."""
         return self._pattern(models).sub(lambda found: self._replacements[(found.lastindex or 1) - 1], text)
+
+    def profane(self, text: str) -> bool:
+        """Whether `text` holds one of the words that names and descriptions may not hold."""
+        return self._profane.search(text) is not None
 
     def _pattern(self, models: Sequence[str]) -> re.Pattern[str]:
         """A model that was taught tags such as `2boys` means no age by them."""

@@ -1,18 +1,24 @@
 """Rules about workers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
-from horde.platform.errors import BadRequest
+from horde.platform.errors import BadRequest, Forbidden, NotFound
 from horde.workers.software import Software
 
 STALE_SECONDS = 300
 """A worker that has not popped for so long is offline."""
 MAX_MODELS = 300
 MAX_BLACKLIST = 200
+MAX_WORD = 100
+"""Characters of a refused word that are compared."""
+EXTREME_PIXELS = 3072 * 3072
+"""Width times height; few machines can make larger images."""
 MAX_PRIORITY_USERS = 50
 MAX_NAME = 100
 HOSTED_NOTEBOOKS = ("colab", "tpu", "google")
@@ -53,6 +59,12 @@ class WorkerFacts:
     maintenance_message: str | None
     paused: bool
     speed: float
+    amount: int | None = None
+    """Most jobs of one request that it takes at once, if it has said so."""
+    hosts_painters: bool = True
+    """Whether one of its models is made for filling in parts of images,"""
+    hosts_others: bool = True
+    """and whether one is not."""
 
     @property
     def only_owner(self) -> bool:
@@ -76,6 +88,7 @@ SETTINGS = (
     "allow_lora",
     "limit_max_steps",
     "extra_slow_worker",
+    "amount",
 )
 """What a pop says about its worker and is kept, by the column's name."""
 
@@ -89,10 +102,15 @@ def maintenance_text(message: str | None) -> str:
     return f"This worker is in maintenance mode: {message}"
 
 
+def no_worker(given: str) -> NotFound:
+    """The error for an id or name that no worker has."""
+    return NotFound(f"There is no worker '{given[:100]}'.", "WorkerNotFound")
+
+
 def check_name(name: str) -> str:
-    """The trimmed name of a worker. Raises for an empty, over-long or misleading one."""
+    """The trimmed name of a worker. Raises for one that is empty, invisible or too long."""
     name = name.strip()
-    if not name:
+    if not any(character.isprintable() and not character.isspace() for character in name):
         raise BadRequest("A worker needs a name. Set one in your worker's configuration.")
     if len(name) > MAX_NAME:
         raise BadRequest(
@@ -109,25 +127,82 @@ def check_new_name(name: str) -> None:
             raise BadRequest(f"A worker's name may not contain '{word}'. Choose another name.")
 
 
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How many workers an owner has, of every kind, online or not, and how many are possible."""
+
+    workers: int
+    here: int
+    """Of these, those that last called from the address of the one that is to be registered."""
+    invited: int
+    """Workers that moderators allow this owner whatever the limits are."""
+    trusted: bool
+    most: int
+    most_here: int
+
+
+def check_room(room: Room, *, invite_only: bool) -> None:
+    """Raise 403 when the owner may not have one more worker, here or at all."""
+    if invite_only and room.workers >= room.invited:
+        raise Forbidden(
+            "New workers need an invitation at present. Ask the moderators for one."
+            if not room.workers
+            else f"You have {room.workers} workers, and new ones need an invitation at present. "
+            "Ask the moderators for one, or delete a worker that you do not use.",
+            "WorkerInviteOnly",
+        )
+    most, most_here = max(room.most, room.invited), max(room.most_here, room.invited)
+    if room.workers >= most:
+        raise Forbidden(
+            f"You have {room.workers} workers, and {most} is the most for your account. "
+            "Delete one that you do not use, or ask a moderator for more.",
+            "TooManyWorkersTrusted" if room.trusted else "TooManyWorkers",
+        )
+    if room.here >= most_here:
+        raise Forbidden(
+            f"{room.here} of your workers run at this address already, and {most_here} is the most.",
+            "TooManySameIPs",
+        )
+
+
 def clean_blacklist(words: Sequence[str]) -> list[str]:
-    """Up to 200 lower-case words, without empty ones and repetitions."""
-    cleaned = dict.fromkeys(word.strip().lower() for word in words[:MAX_BLACKLIST])
+    """Up to 200 lower-case words, without empty ones and repetitions; of each up to 100 characters."""
+    cleaned = dict.fromkeys(word.strip().lower()[:MAX_WORD] for word in words[:MAX_BLACKLIST])
     cleaned.pop("", None)
     return list(cleaned)
 
 
+def check_priority_usernames(names: Sequence[str]) -> None:
+    """Raise `InvalidPriorityUsername` unless each of `names` has the form `alias#number`."""
+    for name in names:
+        if "#" not in name:
+            raise _no_full_name(name)
+
+
 def priority_user_ids(names: Sequence[str]) -> list[int]:
-    """The ids in `alias#id` names; the first 50 count. Raises `InvalidPriorityUsername` for anything else."""
+    """The numbers of `alias#number` names; the first 50 count. Raises `InvalidPriorityUsername`."""
     ids = []
     for name in names:
-        _, mark, number = name.rpartition("#")
-        if not mark or not (number.isascii() and number.isdigit()) or len(number) > 18:
-            raise BadRequest(
-                f"'{name[:60]}' is not a full user name. Priority users are written like 'name#123'.",
-                "InvalidPriorityUsername",
-            )
+        number = name.rpartition("#")[2].strip()
+        if not (number.isascii() and number.isdigit()) or len(number) > 18:
+            raise _no_full_name(name)
         ids.append(int(number))
     return ids[:MAX_PRIORITY_USERS]
+
+
+def _no_full_name(name: str) -> BadRequest:
+    return BadRequest(
+        f"'{name[:60]}' is not a full user name. Priority users are written like 'name#123'.",
+        "InvalidPriorityUsername",
+    )
+
+
+UPTIME_PERIOD = 600
+"""Seconds of uptime for which there is one reward."""
+UPTIME_REWARDS: Mapping[str, Callable[[Any], Decimal]] = MappingProxyType(
+    {"image": lambda worker: Decimal(50 + 2 * len(worker.models) + (30 if worker.allow_lora else 0))}
+)
+"""By kind: kudos for 600 seconds online, of a worker with its columns. Other kinds earn none."""
 
 
 def changed_settings(worker: Any, settings: dict[str, Any]) -> dict[str, Any]:

@@ -2,10 +2,13 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, WithJsonSchema
+from pydantic import Field, StringConstraints
 
-from horde.generation.schemas import EXAMPLE_DATE, EXAMPLE_ID, Maybe, ResponseModelMessagePop
-from horde.platform.http.fields import Output
+from horde.generation.schemas import EXAMPLE_ID, Maybe
+from horde.platform.http.fields import Input, Output
+from horde.workers.message_schemas import WorkerMessage
+
+Trimmed = Annotated[str, StringConstraints(strip_whitespace=True)]
 
 
 class WorkerKudosDetails(Output):
@@ -29,18 +32,6 @@ class WorkerDetailsLite(Output):
     name: str = Field(description="Its name.", examples=["Attic GPU"])
     id: str = Field(description="Its id.", examples=[EXAMPLE_ID])
     online: bool = Field(description="It has asked for jobs lately.")
-
-
-class WorkerMessage(ResponseModelMessagePop):
-    """A message to one worker, or to all of them."""
-
-    worker_id: Maybe[str] = Field(None, description="Whom it is for; left out if for every worker.")
-    user_id: Maybe[str] = Field(None, description="Who wrote it.", examples=["42"])
-    created: Maybe[str] = Field(None, description="When it was written.", examples=[EXAMPLE_DATE])
-    # Published without a type: generated clients know it as the number of hours that its author gives.
-    expiry: Annotated[str, WithJsonSchema({})] = Field(
-        description="Until when it is shown.", examples=[EXAMPLE_DATE]
-    )
 
 
 class WorkerDetails(WorkerDetailsLite):
@@ -72,7 +63,9 @@ class WorkerDetails(WorkerDetailsLite):
     models: Maybe[list[str]] = Field(None, description="Models it runs.", examples=[["stable_diffusion"]])
     forms: Maybe[list[str]] = Field(None, description="Alchemy forms it serves.", examples=[["caption"]])
     owner: Maybe[str] = Field(
-        None, description="Its owner, if the owner allows to show this.", examples=["somebody#42"]
+        None,
+        description="Its owner, for the owner and moderators, or everybody if the owner allows it.",
+        examples=["somebody#42"],
     )
     ipaddr: Maybe[str] = Field(None, description="Its address, for its owner and moderators.")
     contact: Maybe[str] = Field(
@@ -84,7 +77,9 @@ class WorkerDetails(WorkerDetailsLite):
     paused: Maybe[bool] = Field(None, description="It gets no real jobs, for moderators.")
     suspicious: Maybe[int] = Field(None, description="Reasons for suspicion, for moderators.")
     messages: Maybe[list[WorkerMessage]] = Field(
-        None, description="Messages for it, if the owner allows to show these."
+        None,
+        description="Messages for it that have not expired. Its owner and moderators see them, and everybody "
+        "if the owner allows it.",
     )
 
     max_pixels: Maybe[int] = Field(None, description="Largest width times height (image).")
@@ -96,9 +91,66 @@ class WorkerDetails(WorkerDetailsLite):
     post_processing: Maybe[bool] = Field(
         None, alias="post-processing", description="Runs post-processors (image)."
     )
+    post_processors: Maybe[list[str]] = Field(
+        None, description="Post-processors that it runs (image).", examples=[["GFPGAN"]]
+    )
+    samplers: Maybe[list[str]] = Field(
+        None,
+        description="Samplers that its software has, with or without Karras noise (image).",
+        examples=[["k_euler_a"]],
+    )
+    max_batch: Maybe[int] = Field(
+        None, description="Most images that it takes at once; left out if it never said so (image)."
+    )
     lora: Maybe[bool] = Field(None, description="Applies LoRAs (image).")
     controlnet: Maybe[bool] = Field(None, description="Runs ControlNets (image).")
     sdxl_controlnet: Maybe[bool] = Field(None, description="Runs ControlNets on SDXL (image).")
     max_length: Maybe[int] = Field(None, description="Most tokens per result (text).")
     max_context_length: Maybe[int] = Field(None, description="Most tokens that it reads (text).")
     tokens_generated: Maybe[int] = Field(None, description="Tokens delivered (text).")
+
+
+class WorkerQuery(Input):
+    """Which workers to list."""
+
+    type: str | None = Field(None, description="Only workers of this type: image, text or interrogation.")
+    name: str | None = Field(
+        None, description="Only the worker of this name in upper or lower case, whatever its type."
+    )
+
+
+class ModifyWorkerInput(Input):
+    """What to change of a worker: all of it, or nothing if anything is refused."""
+
+    maintenance: bool | None = Field(None, description="Whether it serves only its owner.")
+    maintenance_msg: Trimmed | None = Field(
+        None, max_length=300, description="Tell the worker this while in maintenance; needs maintenance."
+    )
+    paused: bool | None = Field(None, description="Whether it gets no real jobs. For moderators.")
+    info: Trimmed | None = Field(
+        None, max_length=1000, description="What its owner says about it; empty to say nothing."
+    )
+    name: Trimmed | None = Field(
+        None,
+        min_length=5,
+        max_length=100,
+        description="Its name. The worker's software must be set to the same, or registers another one.",
+    )
+    team: str | None = Field(None, max_length=36, description="Id of the team to join; empty to leave.")
+
+
+class ModifyWorker(Output):
+    """What was changed of a worker."""
+
+    maintenance: Maybe[bool] = Field(None, description="It serves only its owner.")
+    paused: Maybe[bool] = Field(None, description="It gets no real jobs.")
+    info: Maybe[str] = Field(None, description="What its owner says about it.")
+    name: Maybe[str] = Field(None, description="Its name.")
+    team: Maybe[str] = Field(None, description="The name of its team, or None.")
+
+
+class DeletedWorker(Output):
+    """A worker that is no more."""
+
+    deleted_id: str = Field(description="Its id.", examples=[EXAMPLE_ID])
+    deleted_name: str = Field(description="Its name.")

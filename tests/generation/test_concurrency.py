@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Connection, Row, text
 
 from horde.generation import settlement, sweep
-from horde.image import jobs, service, tracking
+from horde.image import jobs, service, submissions, tracking
 from horde.image.admission import Sender
 from horde.image.schemas import GenerationInputStable, PopInputStable, SubmitInputStable
 from horde.kudos import service as ledger
@@ -72,7 +72,7 @@ def pop(platform: Platform, owner: Account, number: int, amount: int = 1) -> lis
 def submit(platform: Platform, owner: Account, job: str, state: str = "ok") -> float:
     """The reward for an uploaded result."""
     result = {"id": job, "generation": "R2", "seed": 1, "state": state}
-    return jobs.submit(platform, owner.key, SubmitInputStable.model_validate(result))
+    return submissions.submit(platform, owner.key, SubmitInputStable.model_validate(result))
 
 
 def waiting(platform: Platform) -> int:
@@ -230,7 +230,7 @@ class TestWhileAJobIsGivenBack:
         request = ask(platform)
         (job,) = pop(platform, owner, 0)
         with platform.engine.connect() as db, ThreadPoolExecutor(1) as pool:
-            assert settlement.lose(db, find_job(db, job))
+            assert settlement.lose(db, find_job(db, job), {})
             cancelling = pool.submit(tracking.cancel, platform, request)
             wait_for_a_blocked_statement(platform)
             db.commit()
@@ -243,7 +243,7 @@ class TestWhileAJobIsGivenBack:
         taken = [job for _ in range(3) for job in pop(platform, owner, 0)]
         submit(platform, owner, taken[0], state="faulted")
         with platform.engine.connect() as db, ThreadPoolExecutor(1) as pool:
-            assert settlement.lose(db, find_job(db, taken[1]))
+            assert settlement.lose(db, find_job(db, taken[1]), {})
             giving_back = pool.submit(submit, platform, owner, taken[2], "faulted")
             wait_for_a_blocked_statement(platform)
             db.commit()

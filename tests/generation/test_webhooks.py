@@ -16,7 +16,16 @@ import orjson
 import pytest
 from structlog.testing import capture_logs
 
-from horde.generation.webhooks import CALLS, CALLS_PER_HOST, LEASE_SECONDS, PAUSES, Sender, enqueue
+from horde.generation.webhooks import (
+    CALLS,
+    CALLS_PER_HOST,
+    LEASE_SECONDS,
+    PAUSES,
+    Notice,
+    Sender,
+    enqueue,
+    notify,
+)
 from horde.platform.runtime import Platform
 from tests.https_server import HttpsServer, https_server, reply
 from tests.support import Horde, change, in_threads, scalar
@@ -293,3 +302,37 @@ class TestFairness:
         sender.deliver(platform)
         wait_until(lambda: gate.standing.total() == CALLS)
         assert set(gate.standing) == set(names[1:])
+
+
+class TestNoticesToTheOperator:
+    def test_they_go_where_the_settings_say(self, platform: Platform, server: HttpsServer) -> None:
+        chats = {
+            "paused_notice_webhook": server.url("/paused", "hook.test"),
+            "problem_user_webhook": server.url("/problems", "hook.test"),
+        }
+        telling = replace(platform, settings=platform.settings.model_copy(update=chats))
+        with platform.engine.begin() as db:
+            notify(db, Notice.PAUSED, "A worker is paused.")
+            notify(db, Notice.PROBLEM_USER, "x" * 5000)
+        sender = Sender()
+        sender.deliver(telling)
+        wait_until(lambda: len(server.received) == 2)
+        sender.close()
+        told = {call.path: orjson.loads(call.body) for call in server.received}
+        assert told["/paused"] == {"content": "A worker is paused."}
+        assert 1000 < len(told["/problems"]["content"]) < 2000
+        assert scalar(platform, "SELECT count(*) FROM outbox") == 0
+
+    def test_without_an_address_the_log_says_it(self, platform: Platform, sender: Sender) -> None:
+        with platform.engine.begin() as db:
+            notify(db, Notice.PAUSED, "A worker is paused.")
+        with capture_logs() as logs:
+            sender.deliver(platform)
+            wait_until(lambda: scalar(platform, "SELECT count(*) FROM outbox") == 0)
+        assert any("A worker is paused." in str(entry) for entry in logs)
+
+    def test_a_host_of_that_name_is_a_requesters(self, platform: Platform, sender: Sender) -> None:
+        with platform.engine.begin() as db:
+            enqueue(db, "https://operator/results", {})
+        sender.deliver(platform)
+        wait_until(lambda: scalar(platform, "SELECT attempts FROM outbox WHERE due > now()") == 1)

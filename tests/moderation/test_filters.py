@@ -206,10 +206,18 @@ class TestWords:
         assert words.occur_in("2pups", models) == counted
         assert words.replaced("2pups pups", models) == ("2dogs dogs" if counted else "2pups dogs")
 
+    def test_profane_words_are_whole_ones(self, tmp_path: Path) -> None:
+        strict = words_of(tmp_path, 'profane = ["drat", "oh blast"]' + PLAIN)
+        for name in ("Drat", "my drat GPU", "2drat3", "oh blast"):
+            assert strict.profane(name)
+        for name in ("hydrate", "drats", "blast", "oh, dra t"):
+            assert not strict.profane(name)
+
     def test_no_words_match_nothing(self, tmp_path: Path) -> None:
         none = words_of(tmp_path, PLAIN.split("[[replace]]")[0])
         assert not none.occur_in("a pup")
         assert none.replaced("a pup") == "a pup"
+        assert not none.profane("a pup")
 
     def test_those_that_come_with_the_program_can_be_used(self) -> None:
         shipped = load_words(ROOT / "config" / "moderation.toml")

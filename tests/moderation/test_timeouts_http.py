@@ -63,9 +63,9 @@ def listed(horde: Horde, moderator: Account, path: str = "") -> dict[str, int]:
     return {each["ipaddr"]: -(-each["seconds"] // HOUR) for each in response.json}
 
 
-def worker_at(horde: Horde, address: str) -> str:
-    """The id of a worker that last called from there."""
-    owner, worker_id = horde.account(), uuid4()
+def worker_at(horde: Horde, address: str, *roles: Role) -> str:
+    """The id of a worker that last called from there, of a new account with these roles."""
+    owner, worker_id = horde.account(*roles), uuid4()
     flags = [column.name for column in Worker.__table__.columns if column.type.python_type is bool]
     values = dict.fromkeys(flags, False) | {
         "id": worker_id,
@@ -224,7 +224,7 @@ class TestWorkers:
     ) -> None:
         path = f"/operations/block_worker_ipaddr/{worker_at(horde, address)}"
         report(horde, address)
-        assert horde.call("PUT", path, moderator, json={"days": 3}).json == {"message": "OK"}
+        assert horde.call("PUT", path, moderator, json={"days": 3}).json["message"] == "OK"
         assert seconds(horde.platform, address) == 3 * DAY
         assert listed(horde, moderator) == {block: 72}
         if neighbour:
@@ -233,6 +233,31 @@ class TestWorkers:
         assert seconds(horde.platform, address) == 0
         report(horde, address)
         assert seconds(horde.platform, address) == 180
+
+    @pytest.mark.parametrize(
+        ("address", "also", "elsewhere"),
+        [("203.0.113.7", "203.0.113.7", "203.0.113.8"), ("2001:db8::7", "2001:db8::8", "2001:db8:0:1::7")],
+    )
+    def test_moderators_are_shown_who_is_affected(
+        self, horde: Horde, moderator: Account, address: str, also: str, elsewhere: str
+    ) -> None:
+        worker, neighbour = worker_at(horde, address), worker_at(horde, also, Role.TRUSTED)
+        worker_at(horde, elsewhere)
+        worker_at(horde, "")
+        path = f"/operations/block_worker_ipaddr/{worker}"
+        affected = horde.call("PUT", path, moderator, json={"days": 1}).json["affected"]
+        assert [(each["id"], each["trusted"]) for each in affected] == [(worker, False), (neighbour, True)]
+        assert affected[0].keys() == {"id", "name", "owner", "trusted"}
+        assert affected[0]["name"] == worker
+        assert affected[0]["owner"].startswith("Somebody#")
+
+    def test_a_worker_without_an_address_cannot_be_kept_out(self, horde: Horde, moderator: Account) -> None:
+        path = f"/operations/block_worker_ipaddr/{worker_at(horde, '')}"
+        for response in (
+            horde.call("PUT", path, moderator, json={"days": 1}),
+            horde.call("DELETE", path, moderator),
+        ):
+            assert_refused(response, 400, "BadRequest", "address", "not known")
 
     @pytest.mark.parametrize("worker_id", [WORKER, "abc", "x" * 3000])
     def test_unknown_workers(self, horde: Horde, moderator: Account, worker_id: str) -> None:

@@ -1,11 +1,13 @@
 from decimal import Decimal
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from horde.generation.post_processors import POST_PROCESSORS
+from horde.image.schemas import Sampler
 from horde.sample_worker import BRIDGE_AGENT
 from horde.settings import ROOT
 from horde.workers.software import CAPABILITIES, SoftwareTableError, Version, load_software
@@ -13,7 +15,6 @@ from horde.workers.software import CAPABILITIES, SoftwareTableError, Version, lo
 SHIPPED = ROOT / "config" / "worker_software.toml"
 TABLE = load_software(SHIPPED)
 URL = "https://example.org/worker:8080"
-RE_GEN = "AI Horde Worker reGen"
 ADDED_IN_13 = {
     "4xNomos8kSC",
     "4xLSDIRplus",
@@ -28,6 +29,117 @@ ADDED_IN_13 = {
 
 def capabilities(agent: str) -> frozenset[str]:
     return TABLE.capabilities(f"{agent}:{URL}").capabilities
+
+
+RE_GEN, WORKER, SD_WEBUI, AUTO = (
+    "AI Horde Worker reGen",
+    "AI Horde Worker",
+    "SD-WebUI Stable Horde Worker Bridge",
+    "HordeAutoWebBridge",
+)
+LATEST = {RE_GEN: 13, WORKER: 24, SD_WEBUI: 4, AUTO: 2}
+MINIMUMS = """
+img2img                                                      1  3  -  1
+inpainting                                                   1  4  1  1
+r2                                                           1  8  1  -
+r2_source                                                    1 14  3  -
+clip_skip                                                    1 13  4  -
+hires_fix                                                    1 13  -  -
+tiling                                                       1  -  2  2
+controlnet                                                   1 15  -  -
+return_control_map                                           1 18  -  -
+image_is_control                                             1 23  -  -
+lora                                                         2 22  -  -
+textual_inversion                                            2 24  -  -
+lora_versions                                                3  -  -  -
+extra_source_images                                          5  -  -  -
+stable_cascade_2pass                                         6  -  -  -
+qr_code extra_texts workflow                                 7  -  -  -
+layer_diffuse                                                8  -  -  -
+flux                                                         9  -  -  -
+post-processing                                              1  7  -  -
+GFPGAN RealESRGAN_x4plus                                     1  7  -  -
+CodeFormers                                                  1  9  1  -
+strip_background RealESRGAN_x4plus_anime_6B                  1 18  -  -
+NMKD_Siax 4x_AnimeSharp                                      1 19  -  -
+RealESRGAN_x2plus                                            1 21  -  -
+4xNomos8kSC 4xLSDIRplus 4xNomosWebPhoto_RealPLKSR           13  -  -  -
+4xNomos2_realplksr_dysample 4xNomos2_hq_dat2                13  -  -  -
+2xModernSpanimationV1 GFPGANv1.3 RestoreFormer              13  -  -  -
+"""
+"""The minimum version of each of the four programs for each capability. Karras noise is told by samplers, and
+what `HordeAutoWebBridge` once called "painting" is inpainting."""
+SAMPLERS = """
+k_lms k_dpm_2 k_dpm_2_a k_dpmpp_2s_a k_dpmpp_2m            K2 K11  K1  K1
+k_heun k_euler k_euler_a k_dpm_fast k_dpm_adaptive         K2 K11  K1  N1
+k_dpmpp_sde                                                K2 K12  K1   -
+dpmsolver                                                  K2 K11   -  K1
+DDIM                                                       K2 N17  N1   -
+plms                                                        -   -  N1   -
+lcm                                                        K3   -   -   -
+"""
+"""K: with and without Karras noise, N: only without."""
+
+
+def rows(table: str) -> list[tuple[str, str, str]]:
+    """Program, capability or sampler, and what the table says of them."""
+    found = []
+    for line in table.strip().splitlines():
+        *names, first, second, third, fourth = line.split()
+        for program, minimum in zip(LATEST, (first, second, third, fourth), strict=True):
+            found += [(program, name, minimum) for name in names]
+    return found
+
+
+def around(minimum: int) -> dict[str, bool]:
+    """Versions, and whether they are at least `minimum`."""
+    return {
+        str(minimum - 1): False,
+        f"{minimum - 1}.99.99": False,
+        f"{minimum}.0.0-rc.1": False,
+        str(minimum): True,
+        f"{minimum}.0.1": True,
+        "999": True,
+    }
+
+
+@pytest.mark.parametrize(("program", "capability", "minimum"), rows(MINIMUMS))
+def test_every_capability_of_every_program(program: str, capability: str, minimum: str) -> None:
+    if minimum == "-":
+        assert capability not in capabilities(f"{program}:999")
+        return
+    for version, has in around(int(minimum)).items():
+        assert (capability in capabilities(f"{program}:{version}")) == has
+
+
+def test_no_capability_is_missing_from_that_list() -> None:
+    assert {capability for _, capability, _ in rows(MINIMUMS)} == CAPABILITIES
+
+
+@pytest.mark.parametrize(("program", "sampler", "minimum"), rows(SAMPLERS))
+def test_every_sampler_of_every_program(program: str, sampler: str, minimum: str) -> None:
+    kind, number = minimum[0], minimum[1:]
+    versions = {"999": False} if kind == "-" else around(int(number))
+    for version, has in versions.items():
+        software = TABLE.capabilities(f"{program}:{version}:{URL}")
+        assert (sampler in software.samplers_without_karras) == has
+        assert (sampler in software.samplers_with_karras) == (has and kind == "K")
+
+
+def test_no_sampler_is_missing_from_that_list() -> None:
+    listed = {sampler for _, sampler, _ in rows(SAMPLERS)}
+    for program in LATEST:
+        assert TABLE.capabilities(f"{program}:999:{URL}").samplers_without_karras <= listed
+    assert set(get_args(Sampler)) <= listed
+
+
+@pytest.mark.parametrize("program", LATEST)
+def test_what_its_latest_version_earns(program: str) -> None:
+    official = program in (RE_GEN, WORKER)
+    for version, latest in around(LATEST[program]).items():
+        factor = TABLE.capabilities(f"{program}:{version}:{URL}").reward_factor
+        expected = ("1" if latest else "0.9") if official else "0.75"
+        assert factor == Decimal(expected)
 
 
 def test_the_newest_official_program_can_do_everything() -> None:
