@@ -124,6 +124,8 @@ class SharedKeyFacts:
     max_text_tokens: int
     utilized: Decimal
     """What was spent so far."""
+    style_only: bool = False
+    """Whether it only pays for requests with a style that it is attached to."""
 
     @property
     def empty(self) -> bool:
@@ -140,7 +142,10 @@ class SharedKeyFacts:
 
 
 def check_usable(key: SharedKeyFacts, now: datetime) -> None:
-    """Whether requests may be made with a shared key; raises `SharedKeyEmpty` or `SharedKeyExpired` (403)."""
+    """Whether requests may be made with a shared key.
+
+    Raises, with 403, `SharedKeyEmpty`, `SharedKeyExpired` or `SharedKeyAssignedStyles`.
+    """
     if key.empty:
         raise Forbidden(
             "All kudos of this shared key are spent. Ask its owner to raise its limit, or use another key.",
@@ -150,4 +155,10 @@ def check_usable(key: SharedKeyFacts, now: datetime) -> None:
         raise Forbidden(
             "This shared key has expired. Ask its owner to prolong it, or use another key.",
             "SharedKeyExpired",
+        )
+    if key.style_only:
+        raise Forbidden(
+            "This shared key only pays for requests with its owner's styles. Name such a style, or use "
+            "another key.",
+            "SharedKeyAssignedStyles",
         )

@@ -108,6 +108,25 @@ def effective_balance(db: Connection, account_id: int) -> Decimal:
     return Decimal(db.execute(_BALANCE, {"account": account_id}).scalar_one())
 
 
+PAYABLE = """(
+    SELECT CASE WHEN payer.balance > 0 THEN payer.balance - coalesce(payer.floor, 0) ELSE payer.balance END
+        - (
+            SELECT coalesce(sum(greatest(coalesce(held.remaining, 0), coalesce(owed.amount, 0))), 0)
+            FROM (
+                SELECT request_id, remaining FROM reservations WHERE account_id = payer.id
+            ) held FULL JOIN (
+                SELECT event.request_id, sum(-entry.amount) AS amount
+                FROM ledger_entries entry JOIN ledger_events event ON event.id = entry.event_id
+                WHERE entry.account_id = payer.id AND NOT entry.folded AND entry.amount < 0
+                GROUP BY event.request_id
+            ) owed ON owed.request_id = held.request_id
+        )
+    FROM accounts payer WHERE payer.id = payers.account_id
+)"""
+"""SQL for what the account `payers.account_id` can pay at this moment, for whoever asks for that first.
+
+As `available`, but whoever has nothing can pay nothing: their floor is no credit.
+"""
 _PROMISED = """
     WITH owed AS (
         SELECT event.request_id, sum(-entry.amount) AS amount
@@ -315,7 +334,7 @@ _CHECKS = {
     "delivered jobs that nobody was paid for": """
         SELECT job.id, job.state FROM jobs job
         LEFT JOIN ledger_events event ON event.id = job.id
-        WHERE job.state IN ('ok', 'censored', 'csam') AND event.id IS NULL""",
+        WHERE job.state IN ('ok', 'censored', 'csam') AND NOT job.decoy AND event.id IS NULL""",
 }
 
 

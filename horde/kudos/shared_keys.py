@@ -6,7 +6,7 @@ and for what a request is still going to cost, the books count what it holds.
 Functions that take a connection are steps of their caller's transaction.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
@@ -21,16 +21,16 @@ from horde.platform.runtime import Platform
 
 _CREATE = text("""
     INSERT INTO shared_keys (id, account_id, name, kudos, expires, max_image_pixels, max_image_steps,
-        max_text_tokens)
+        max_text_tokens, style_only)
     SELECT :id, :account, :name, :kudos, CAST(:expires AS timestamptz), :max_image_pixels, :max_image_steps,
-        :max_text_tokens
+        :max_text_tokens, :style_only
     WHERE (SELECT count(*) FROM shared_keys WHERE account_id = :account) < :most
 """)
 _FIND = text("""
     SELECT key.id, account.user_id, key.name, key.kudos, key.expires, key.max_image_pixels,
-        key.max_image_steps, key.max_text_tokens, key.utilized
+        key.max_image_steps, key.max_text_tokens, key.utilized, key.style_only
     FROM shared_keys key JOIN accounts account ON account.id = key.account_id
-    WHERE key.id = :id
+    WHERE key.id = ANY(CAST(:ids AS uuid[]))
 """)
 
 
@@ -42,19 +42,31 @@ def create(db: Connection, account_id: int, values: Mapping[str, Any], *, most: 
     """
     lock_payer(db, account_id)
     key_id = uuid4()
-    added = db.execute(_CREATE, {**values, "id": key_id, "account": account_id, "most": most})
+    row = {"style_only": False, **values, "id": key_id, "account": account_id, "most": most}
+    added = db.execute(_CREATE, row)
     return key_id if added.rowcount else None
 
 
 def find(db: Connection, key_id: UUID) -> SharedKeyFacts | None:
     """A key as it is now, counting folded debits; None when there is no such key."""
-    row = db.execute(_FIND, {"id": key_id}).mappings().one_or_none()
-    return SharedKeyFacts(**row) if row else None
+    return find_many(db, [key_id]).get(key_id)
+
+
+def find_many(db: Connection, ids: Sequence[UUID]) -> dict[UUID, SharedKeyFacts]:
+    """Those of some keys that exist, as they are now (see `find`)."""
+    rows = db.execute(_FIND, {"ids": list(ids)}).mappings()
+    return {row["id"]: SharedKeyFacts(**row) for row in rows}
 
 
 def change(db: Connection, key_id: UUID, values: Mapping[str, Any]) -> None:
     """Set columns of a key."""
     db.execute(update(SharedKey).where(SharedKey.id == key_id).values(**values))
+
+
+def raise_limit(db: Connection, key_id: UUID, amount: Decimal) -> None:
+    """Let `amount` kudos more be spent with a key, unless it has no limit anyway."""
+    more = SharedKey.kudos + amount
+    db.execute(update(SharedKey).where(SharedKey.id == key_id, SharedKey.kudos >= 0).values(kudos=more))
 
 
 def remove(db: Connection, key_id: UUID) -> None:
@@ -66,7 +78,8 @@ _LIVE = """
     EXISTS (
         SELECT FROM requests request WHERE request.id = spending.request_id AND (
             request.n > 0 OR EXISTS (
-                SELECT FROM jobs WHERE jobs.request_id = request.id AND jobs.state = 'processing'
+                SELECT FROM jobs
+                WHERE jobs.request_id = request.id AND jobs.state = 'processing' AND NOT jobs.decoy
             )
         )
     )

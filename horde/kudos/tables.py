@@ -56,6 +56,14 @@ class LedgerEntry(Base):
     __tablename__ = "ledger_entries"
     __table_args__ = (
         Index("ix_ledger_entries_unfolded", "account_id", postgresql_where=text("NOT folded")),
+        # Nobody leafs through the entries of the two system accounts, which are in nearly every event.
+        Index(
+            "ix_ledger_entries_history",
+            "account_id",
+            "created",
+            "event_id",
+            postgresql_where=text("account_id > 2"),
+        ),
         {"postgresql_with": {"autovacuum_vacuum_scale_factor": "0.02"}},
     )
 
@@ -66,6 +74,21 @@ class LedgerEntry(Base):
     action: Mapped[str | None] = mapped_column(String(20))
     """Key of the account's `kudos_details` that this counts under; NULL on system accounts."""
     folded: Mapped[bool] = mapped_column(server_default="false")
+    created: Mapped[datetime] = mapped_column(TIMESTAMP(timezone=True), server_default=func.now())
+    """The same in all entries of an event."""
+
+
+class BooksCheck(Base):
+    """What the nightly proof of the books found."""
+
+    __tablename__ = "books_checks"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    created: Mapped[datetime] = mapped_column(TIMESTAMP(timezone=True), server_default=func.now())
+    entries: Mapped[int] = mapped_column(BigInteger)
+    """How many entries there were."""
+    broken: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    """Rule that does not hold -> how many rows break it, up to 20; empty: the books are right."""
 
 
 class KudosTotal(Base):
@@ -115,6 +138,8 @@ class SharedKey(Base):
     """Largest image, as width times height; -1: no limit. The same goes for the other two."""
     max_image_steps: Mapped[int] = mapped_column()
     max_text_tokens: Mapped[int] = mapped_column()
+    style_only: Mapped[bool] = mapped_column(server_default="false")
+    """Whether nobody can spend it but requests with a style that it is attached to."""
     utilized: Mapped[Decimal] = mapped_column(AMOUNT, server_default="0")
     """What was spent so far, counting folded debits."""
     created: Mapped[datetime] = mapped_column(TIMESTAMP(timezone=True), server_default=func.now())

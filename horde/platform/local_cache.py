@@ -30,15 +30,19 @@ class LocalCache:
         self._entries: dict[Hashable, tuple[float, object]] = {}
         self._next_sweep = 0.0
 
-    def get(self, key: str, seconds: float, load: Callable[[], T]) -> T:
+    def get(self, key: str, seconds: float, load: Callable[[], T], *, bridge: bool = False) -> T:
         """The value kept under `key`, or what `load` returns, then kept for `seconds`.
 
-        Errors of `load` are not kept.
+        Errors of `load` are not kept. With `bridge`, for what is dear to load and wanted by many at once, one
+        caller loads it anew when its time is over, and the others get the old value meanwhile, which may then
+        be twice as old.
         """
         now = time.monotonic()
         entry = self._entries.get(key)
         if entry is not None and entry[0] > now:
             return cast(T, entry[1])
+        if bridge and entry is not None and entry[0] > now - seconds:
+            self._entries[key] = (entry[0] + seconds, entry[1])
         value = load()
         self.put(key, seconds, value)
         return value

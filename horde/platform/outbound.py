@@ -12,13 +12,14 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -108,6 +109,19 @@ def ask(settings: Settings, url: str, *, max_bytes: int, seconds: float) -> tupl
         return response.status, response.read(max_bytes)
 
 
+def fetch_with_secret(settings: Settings, url: str, secret: str, *, max_bytes: int, seconds: float) -> bytes:
+    """What GET `url` answers with status 200 to whoever has `secret`, which is sent as a bearer token.
+
+    Redirects are not followed: the secret is for the one address. Raises `OutboundError`, also for answers
+    of more than `max_bytes` or after `seconds` in all.
+    """
+    headers = {"Authorization": f"Bearer {secret}"}
+    with _exchange(settings, "GET", url, time.monotonic() + seconds, headers=headers) as response:
+        if response.status != 200:
+            raise OutboundError(f"the server answered with status {response.status}")
+        return _read(response, max_bytes)
+
+
 def post_json(settings: Settings, url: str, body: bytes, *, seconds: float) -> int:
     """POST `body`, which is JSON already, to `url`; returns the answer's status, within `seconds` in all.
 
@@ -136,12 +150,19 @@ def ask_json(
 
 @contextmanager
 def _exchange(
-    settings: Settings, method: str, url: str, deadline: float, body: bytes | None = None
+    settings: Settings,
+    method: str,
+    url: str,
+    deadline: float,
+    body: bytes | None = None,
+    headers: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[http.client.HTTPResponse]:
     """Send one request and give its answer, headers read and content not; all failures as OutboundError."""
     target = _parse(url)
     tls = _tls(settings.outbound_ca_file)
-    headers = HEADERS if body is None else {**HEADERS, "Content-Type": "application/json"}
+    headers = {**HEADERS, **headers}
+    if body is not None:
+        headers["Content-Type"] = "application/json"
     try:
         with closing(_connect(settings, tls, target, deadline)) as sock:
             connection = http.client.HTTPSConnection(target.host, target.port, context=tls)

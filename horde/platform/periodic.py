@@ -30,21 +30,28 @@ class Task:
     name: str
     seconds: float
     run: Callable[[Platform], object]
+    slow: bool = False
+    """Whether it may take long. Such tasks run one by one beside the others, which do not wait for them."""
 
 
 class Runner:
-    """Runs tasks in a thread of its own while this process leads, and listens for invalidations."""
+    """Runs tasks in threads of its own while this process leads, and listens for invalidations."""
 
     def __init__(self, platform: Platform, tasks: Sequence[Task]) -> None:
         self._platform = platform
         self._tasks = tasks
         self._stop = threading.Event()
+        self._leading = threading.Event()
         self._threads: list[threading.Thread] = []
         self._due = dict.fromkeys(range(len(tasks)), 0.0)
 
     def start(self) -> None:
         """Begin; call it once per process, after forking."""
-        for name, target in (("leader", self._lead), ("invalidations", self._listen)):
+        for name, target in (
+            ("leader", self._lead),
+            ("slow work", self._work_slowly),
+            ("invalidations", self._listen),
+        ):
             thread = threading.Thread(target=target, name=name, daemon=True)
             thread.start()
             self._threads.append(thread)
@@ -72,6 +79,7 @@ class Runner:
         """Run what is due until asked to stop or the lock's connection is lost."""
         log.info("leading")
         checked = time.monotonic()
+        self._leading.set()
         try:
             while not self._stop.is_set():
                 self.run_due()
@@ -80,13 +88,22 @@ class Runner:
                     checked = time.monotonic()
                 self._stop.wait(0.1)
         finally:
+            self._leading.clear()
             db.invalidate()
 
-    def run_due(self) -> None:
-        """Run every task whose time has come. A failing one is logged and tried again later."""
+    def _work_slowly(self) -> None:
+        while not self._stop.wait(1):
+            if self._leading.is_set():
+                self.run_due(slow=True)
+
+    def run_due(self, *, slow: bool = False) -> None:
+        """Run every task of the one or the other sort whose time has come.
+
+        A failing one is logged and tried again later.
+        """
         for index, task in enumerate(self._tasks):
             started = time.monotonic()
-            if self._stop.is_set() or self._due[index] > started:
+            if self._stop.is_set() or task.slow != slow or self._due[index] > started:
                 continue
             try:
                 task.run(self._platform)

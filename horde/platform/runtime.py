@@ -13,6 +13,10 @@ from horde.platform.objectstore.store import ObjectStore
 from horde.settings import Settings
 
 
+def _nothing_profane(_platform: "Platform", _text: str) -> bool:
+    return False
+
+
 def _no_proxies(_platform: "Platform", _passkey: str) -> int | None:
     return None
 
@@ -32,6 +36,8 @@ class Platform:
     """Key of every hash and signature this horde makes."""
     proxy_user: Callable[["Platform", str], int | None] = _no_proxies
     """The account of the service that a proxy passkey belongs to; None: nobody's."""
+    is_profane: Callable[["Platform", str], bool] = _nothing_profane
+    """Whether a name or description holds a word that the operator does not want there."""
 
     def read(self) -> Connection:
         """A connection for single reading statements, without the cost of a transaction around each."""

@@ -2,44 +2,42 @@
 
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Connection, delete, insert, select, text, update
+from sqlalchemy import insert, select, text
 
 from horde.kudos import service as ledger
 from horde.kudos import shared_keys
 from horde.kudos.rules import Entry, account_class, balanced, kudos
-from horde.platform.errors import NotFound, Unauthorized
+from horde.platform.errors import Forbidden, NotFound, Unauthorized
 from horde.platform.ids import parse_id
 from horde.platform.runtime import Platform
-from horde.users.rules import (
-    ANONYMOUS_KEY,
-    Role,
-    UserFacts,
-    concurrency_for,
-    key_hash,
-    same_text,
-    with_implied,
-)
+from horde.users.roles import change_roles, lock_account, resume_workers
+from horde.users.rules import ANONYMOUS_KEY, Role, UserFacts, key_hash, same_text, with_implied
 from horde.users.schemas import UserDetails
 from horde.users.tables import ANONYMOUS_ID, User, UserRole
-from horde.users.views import Privilege, describe
+from horde.users.views import Privilege, describe, with_nulls
 
 FACTS_SECONDS = 15.0
+LISTED_SECONDS = 10.0
+LISTED_KEY = "users"
+PAGE = 25
+LAST_PAGE = 10_000
 
 _FACTS = """
     SELECT users.id, users.username, users.concurrency, users.worker_invited, users.external_id,
         purse.id AS balance_account, escrow.id AS escrow_account, purse.balance,
-        ARRAY(SELECT role FROM user_roles WHERE user_id = users.id) AS roles
+        ARRAY(SELECT role FROM user_roles WHERE user_id = users.id) AS roles,
+        EXISTS (SELECT FROM supporters WHERE user_id = users.id) AS supporter
     FROM users
     JOIN accounts purse ON purse.user_id = users.id AND purse.purpose = 'balance'
     JOIN accounts escrow ON escrow.user_id = users.id AND escrow.purpose = 'escrow'
 """
 _FACTS_BY_KEY = text(_FACTS + " WHERE users.api_key_hash = :key")
-_FACTS_BY_ID = text(_FACTS + " WHERE users.id = :id")
+_FACTS_BY_ID = text(_FACTS + " WHERE users.id = :id AND users.wiped IS NULL")
 
 
 def _facts(row: Any) -> UserFacts:
@@ -53,6 +51,7 @@ def _facts(row: Any) -> UserFacts:
         concurrency=row.concurrency,
         worker_invited=row.worker_invited,
         external_id=row.external_id,
+        supporter=row.supporter,
     )
 
 
@@ -60,7 +59,14 @@ def authenticate(platform: Platform, api_key: str) -> UserFacts:
     """The account that `api_key` belongs to, as of the last few seconds. Raises `InvalidAPIKey` (401)."""
     if same_text(api_key, ANONYMOUS_KEY):
         return user_facts(platform, ANONYMOUS_ID)
-    digest = key_hash(platform.secret, api_key)
+    return holder(platform, key_hash(platform.secret, api_key))
+
+
+def holder(platform: Platform, digest: str) -> UserFacts:
+    """The account whose API key has this `rules.key_hash`, as of the last few seconds.
+
+    Raises `InvalidAPIKey` (401).
+    """
 
     def load() -> UserFacts:
         with platform.read() as db:
@@ -74,6 +80,14 @@ def authenticate(platform: Platform, api_key: str) -> UserFacts:
     return platform.local.get(f"key:{digest}", FACTS_SECONDS, load)
 
 
+def require_moderator(platform: Platform, api_key: str) -> UserFacts:
+    """The moderator whose key it is. Raises `InvalidAPIKey` (401) and `NotModerator` (403)."""
+    user = authenticate(platform, api_key)
+    if not user.has(Role.MODERATOR):
+        raise Forbidden("Only moderators may do this.", "NotModerator")
+    return user
+
+
 def user_facts(platform: Platform, user_id: int) -> UserFacts:
     """The facts of an account that exists, as of the last few seconds. Raises `UserNotFound` (404)."""
 
@@ -81,13 +95,14 @@ def user_facts(platform: Platform, user_id: int) -> UserFacts:
         with platform.read() as db:
             row = db.execute(_FACTS_BY_ID, {"id": user_id}).one_or_none()
         if row is None:
-            raise _no_user(user_id)
+            raise no_user(user_id)
         return _facts(row)
 
     return platform.local.get(f"user:{user_id}", FACTS_SECONDS, load)
 
 
-def _no_user(user_id: object) -> NotFound:
+def no_user(user_id: object) -> NotFound:
+    """The refusal of an id that no account has."""
     return NotFound(f"There is no user with id {user_id}.", "UserNotFound")
 
 
@@ -112,54 +127,53 @@ def create_user(
     """
     api_key = api_key or new_api_key()
     external_id = external_id or str(uuid4())
-    held = with_implied(set(roles))
     with platform.engine.begin() as db:
-        user_id = db.execute(
+        user = db.execute(
             insert(User)
             .values(
                 username=username,
                 external_id=external_id,
                 api_key_hash=key_hash(platform.secret, api_key),
-                concurrency=concurrency_for(held, platform.settings.max_concurrency_default),
+                concurrency=platform.settings.max_concurrency_default,
             )
-            .returning(User.id)
-        ).scalar_one()
-        balance_account, _ = ledger.open_accounts(db, user_id, account_class(external_id))
-        _set_roles(db, user_id, held, add=True)
+            .returning(*User.__table__.columns)
+        ).one()
+        balance_account, _ = ledger.open_accounts(db, user.id, account_class(external_id))
+        change_roles(db, user, [(role, True) for role in roles], None)
         if amount:
             entries = balanced([Entry(balance_account, kudos(amount), "admin")])
             ledger.post(db, uuid4(), "admin", entries)
-        facts = _facts(db.execute(_FACTS_BY_ID, {"id": user_id}).one())
+        facts = _facts(db.execute(_FACTS_BY_ID, {"id": user.id}).one())
     return facts, api_key
 
 
-def _set_roles(db: Connection, user_id: int, roles: set[Role], *, add: bool) -> None:
-    db.execute(delete(UserRole).where(UserRole.user_id == user_id, UserRole.role.in_(roles)))
-    if add and roles:
-        db.execute(insert(UserRole), [{"user_id": user_id, "role": role.value} for role in sorted(roles)])
-
-
 def set_role(platform: Platform, user_id: int, role: Role, held: bool) -> UserFacts:
-    """Grant or take away a role; returns the account as it is then. Raises `UserNotFound` (404).
+    """Grant or take away a role by the server's rules or its operator's command; returns the account then.
 
-    A moderator is trusted too; taking the moderator role away leaves the trust. An educator may have
-    200 requests waiting. The anonymous account never holds a role.
+    Raises `UserNotFound` (404), also for the anonymous account, which never holds a role. A moderator is
+    trusted too; taking the moderator role away leaves the trust. Workers of an account that becomes trusted
+    are paused no longer. An educator may have 200 results waiting.
     """
+    resumed: Sequence[Any] = ()
     with platform.engine.begin() as db:
-        row = db.execute(select(User).where(User.id == user_id).with_for_update()).one_or_none()
-        if row is None or user_id == ANONYMOUS_ID:
-            raise _no_user(user_id)
-        _set_roles(db, user_id, with_implied({role}) if held else {role}, add=held)
-        if held:
-            db.execute(
-                update(User)
-                .where(User.id == user_id)
-                .values(concurrency=concurrency_for({role}, row.concurrency))
-            )
+        if held and Role.TRUSTED in with_implied({role}):
+            resumed = resume_workers(db, user_id)
+        user = lock_account(db, user_id)
+        if user is None or user_id == ANONYMOUS_ID:
+            raise no_user(user_id)
+        change_roles(db, user, [(role, held)], None)
         facts = _facts(db.execute(_FACTS_BY_ID, {"id": user_id}).one())
-        digest = row.api_key_hash
-    platform.local.drop(f"user:{user_id}", f"key:{digest}")
+    forget(platform, user, resumed)
     return facts
+
+
+def forget(platform: Platform, user: Any, workers: Iterable[Any] = ()) -> None:
+    """Drop what is kept of an account and of some of its workers, everywhere. Call it after a change.
+
+    `user` is the account's row, `workers` have their name and kind.
+    """
+    kept = {key for worker in workers for key in (f"worker:{worker.name}", f"online:{worker.kind}")}
+    platform.local.drop(f"user:{user.id}", f"key:{user.api_key_hash}", LISTED_KEY, *kept)
 
 
 def has_moderator(platform: Platform) -> bool:
@@ -171,11 +185,15 @@ def has_moderator(platform: Platform) -> bool:
         )
 
 
-_DETAILS = text("""
+_SHOWN = """
     SELECT users.id, users.username, users.external_id, users.concurrency, users.worker_invited,
-        users.created, users.public_workers, users.contact, users.admin_comment,
+        users.created, users.public_workers, users.contact, users.admin_comment, users.monthly_kudos,
+        users.monthly_kudos_last_received,
+        (SELECT coalesce(sum(kudos), 0) FROM supporters WHERE user_id = users.id) AS supported,
         ARRAY(SELECT role FROM user_roles WHERE user_id = users.id) AS roles,
         ARRAY(SELECT id FROM workers WHERE owner_id = users.id ORDER BY created) AS worker_ids,
+        (SELECT json_agg(json_build_array(name, id, kind, public) ORDER BY created, id) FROM styles
+         WHERE owner_id = users.id) AS styles,
         ARRAY(SELECT id FROM shared_keys WHERE account_id = purse.id ORDER BY created) AS sharedkey_ids,
         (SELECT json_object_agg(action, amount) FROM kudos_totals WHERE account_id = purse.id) AS totals,
         (SELECT json_agg(json_build_array(record, kind, amount)) FROM user_records
@@ -190,8 +208,22 @@ _DETAILS = text("""
     FROM users
     JOIN accounts purse ON purse.user_id = users.id AND purse.purpose = 'balance'
     JOIN accounts escrow ON escrow.user_id = users.id AND escrow.purpose = 'escrow'
-    WHERE users.id = :id
-""")
+    WHERE users.wiped IS NULL
+"""
+_DETAILS = text(_SHOWN + " AND users.id = :id")
+_LISTED = {
+    order: text(
+        _SHOWN
+        + f"""
+        AND NOT EXISTS (SELECT FROM user_roles WHERE user_id = users.id AND role = 'deleted')
+        ORDER BY {columns} LIMIT :limit OFFSET :offset
+        """
+    )
+    for order, columns in {
+        "kudos": "purse.balance DESC, users.id",
+        "age": "users.created, users.id",
+    }.items()
+}
 _ACTIVE = text("""
     SELECT kind, array_agg(id ORDER BY id) AS ids FROM requests
     WHERE user_id = :id AND (n > 0 OR expires > now()) GROUP BY kind
@@ -213,6 +245,11 @@ def find_user(platform: Platform, api_key: str) -> UserDetails:
     return _details(platform, user.id, Privilege.OWNER)
 
 
+def own_details(platform: Platform, user: UserFacts) -> UserDetails:
+    """An account as its owner sees it. Raises `UserNotFound` (404)."""
+    return _details(platform, user.id, Privilege.OWNER)
+
+
 def _owner_of(platform: Platform, key_id: UUID) -> UserDetails:
     with platform.read() as db:
         key = shared_keys.find(db, key_id)
@@ -228,22 +265,58 @@ def user_details(platform: Platform, user_id: str, api_key: str | None) -> UserD
 
     Raises `UserNotFound` (404) and, for a key that no account has, `InvalidAPIKey` (401).
     """
+    number = parse_user_id(user_id)
     caller = authenticate(platform, api_key) if api_key else None
-    if not (user_id.isascii() and user_id.isdigit()) or len(user_id) > 18:
-        raise _no_user(user_id[:60])
     privilege = Privilege.PUBLIC
     if caller and caller.has(Role.MODERATOR):
         privilege = Privilege.MODERATOR
-    elif caller and caller.id == int(user_id) and not caller.anonymous:
+    elif caller and caller.id == number and not caller.anonymous:
         privilege = Privilege.OWNER
-    return _details(platform, int(user_id), privilege)
+    return _details(platform, number, privilege)
+
+
+def parse_user_id(given: str) -> int:
+    """The number that a path names. Raises `UserNotFound` (404) for what is none."""
+    if not (given.isascii() and given.isdigit()) or len(given) > 18:
+        raise no_user(given[:60])
+    return int(given)
+
+
+def find_id(platform: Platform, given: str) -> int:
+    """The id of an account that exists. Raises `UserNotFound` (404)."""
+    user_id = parse_user_id(given)
+    with platform.read() as db:
+        query = select(User.id).where(User.id == user_id, User.wiped.is_(None))
+        if db.execute(query).one_or_none() is None:
+            raise no_user(user_id)
+    return user_id
+
+
+def list_users(platform: Platform, *, page: int, sort: str) -> list[dict[str, Any]]:
+    """A page of 25 accounts as anybody may see them, as of some seconds ago; what is hidden is null.
+
+    The richest come first or, with `sort` "age", the oldest. Deleted accounts are left out. Pages below 1
+    count as 1; beyond 10,000 there is nothing.
+    """
+    page = max(page, 1)
+    if page > LAST_PAGE:
+        return []
+    order = sort if sort in _LISTED else "kudos"
+    pages: dict[tuple[str, int], list[dict[str, Any]]]
+    pages = platform.local.get(LISTED_KEY, LISTED_SECONDS, dict)
+    if (order, page) not in pages:
+        with platform.read() as db:
+            rows = db.execute(_LISTED[order], {"limit": PAGE, "offset": (page - 1) * PAGE}).all()
+        now = time.time()
+        pages[order, page] = [with_nulls(describe(row, {}, Privilege.PUBLIC, now)) for row in rows]
+    return pages[order, page]
 
 
 def _details(platform: Platform, user_id: int, privilege: Privilege) -> UserDetails:
     with platform.read() as db:
         row = db.execute(_DETAILS, {"id": user_id}).one_or_none()
         if row is None:
-            raise _no_user(user_id)
+            raise no_user(user_id)
         active = (
             {kind: [str(i) for i in ids] for kind, ids in db.execute(_ACTIVE, {"id": user_id})}
             if privilege >= Privilege.OWNER and user_id != ANONYMOUS_ID

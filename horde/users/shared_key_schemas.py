@@ -65,12 +65,21 @@ class SharedKeyInput(Input):
     max_image_pixels: Pixels = UNLIMITED
     max_image_steps: Steps = UNLIMITED
     max_text_tokens: Tokens = UNLIMITED
+    style_only: bool = Field(
+        False,
+        description="Whether it only pays for requests with your styles, as every key does that is attached "
+        "to one. False frees a key, and styles lose it.",
+    )
 
 
 class SharedKeyDetails(Output):
     """A shared key."""
 
-    id: str = Field(description="The key itself: whoever knows it may use it.", examples=[EXAMPLE_ID])
+    id: Maybe[str] = Field(
+        None,
+        description="The key itself: whoever knows it may use it. Left out for others in a style.",
+        examples=[EXAMPLE_ID],
+    )
     username: str = Field(description="Name and number of its owner.", examples=["somebody#42"])
     name: str = Field(description="What the owner calls it; empty if it has no name.")
     kudos: int = Field(description="How much may still be spent with it; -1: no limit, 0: nothing any more.")
@@ -83,3 +92,6 @@ class SharedKeyDetails(Output):
     max_image_steps: int = Field(description="Most steps of an image; -1: no limit.")
     max_text_tokens: int = Field(description="Most tokens of a text; -1: no limit.")
     utilized: int = Field(description="Kudos that were spent with it.")
+    style_only: Maybe[bool] = Field(
+        None, description="True: it only pays for requests with its owner's styles."
+    )

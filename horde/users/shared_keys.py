@@ -8,6 +8,8 @@ from email.utils import format_datetime
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy import text
+
 from horde.kudos import rules
 from horde.kudos import shared_keys as books
 from horde.kudos.rules import SharedKeyFacts
@@ -24,13 +26,17 @@ __all__ = [
     "change_key",
     "check_usable",
     "create_key",
+    "describe_key",
     "identify",
+    "kept_as",
     "key_details",
     "remove_key",
 ]
 
 FACTS_SECONDS = 5.0
 NEVER = -1
+
+_DETACH = text("UPDATE styles SET shared_key_id = NULL WHERE shared_key_id = :key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +62,7 @@ def identify(platform: Platform, api_key: str) -> Caller:
     def load() -> SharedKeyFacts:
         return _find(platform, key_id)
 
-    key = platform.local.get(_kept_as(key_id), FACTS_SECONDS, load)
+    key = platform.local.get(kept_as(key_id), FACTS_SECONDS, load)
     return Caller(users.user_facts(platform, key.user_id), key)
 
 
@@ -91,17 +97,17 @@ def create_key(platform: Platform, api_key: str, wanted: SharedKeyInput) -> Shar
             "another.",
             "Forbidden",
         )
-    return _details(user, _find(platform, key_id))
+    return describe_key(user.alias, _find(platform, key_id))
 
 
 def key_details(platform: Platform, key_id: str) -> SharedKeyDetails:
     """A key, for anybody who knows it. Raises `InvalidAPIKey` (401)."""
     key = _find(platform, parse_id(key_id))
-    return _details(users.user_facts(platform, key.user_id), key)
+    return describe_key(users.user_facts(platform, key.user_id).alias, key)
 
 
 def change_key(platform: Platform, api_key: str, key_id: str, wanted: SharedKeyInput) -> SharedKeyDetails:
-    """Set what `wanted` names of a key of the caller's.
+    """Set what `wanted` names of a key of the caller's. Styles lose one that is no longer theirs alone.
 
     Raises, in this order, `InvalidAPIKey` (401) for the key, then for the caller, `Forbidden` (403) for
     somebody else's key, and `NoSharedKeyModSelected` (400).
@@ -110,14 +116,16 @@ def change_key(platform: Platform, api_key: str, key_id: str, wanted: SharedKeyI
     values = _columns(wanted, wanted.model_fields_set)
     if not values:
         raise BadRequest(
-            "The body names nothing to change. Send name, kudos, expiry, max_image_pixels, max_image_steps "
-            "or max_text_tokens.",
+            "The body names nothing to change. Send name, kudos, expiry, max_image_pixels, max_image_steps, "
+            "max_text_tokens or style_only.",
             "NoSharedKeyModSelected",
         )
     with platform.engine.begin() as db:
         books.change(db, key.id, values)
-    platform.local.drop(_kept_as(key.id))
-    return _details(user, _find(platform, key.id))
+        if values.get("style_only") is False:
+            db.execute(_DETACH, {"key": key.id})
+    platform.local.drop(kept_as(key.id))
+    return describe_key(user.alias, _find(platform, key.id))
 
 
 def remove_key(platform: Platform, api_key: str, key_id: str) -> None:
@@ -129,10 +137,11 @@ def remove_key(platform: Platform, api_key: str, key_id: str) -> None:
     _, key = _own(platform, api_key, key_id)
     with platform.engine.begin() as db:
         books.remove(db, key.id)
-    platform.local.drop(_kept_as(key.id))
+    platform.local.drop(kept_as(key.id))
 
 
-def _kept_as(key_id: UUID) -> str:
+def kept_as(key_id: UUID) -> str:
+    """The name under which this process keeps a key for some seconds."""
     return f"sharedkey:{key_id}"
 
 
@@ -167,10 +176,11 @@ def _columns(wanted: SharedKeyInput, names: Iterable[str]) -> dict[str, Any]:
     return values
 
 
-def _details(owner: UserFacts, key: SharedKeyFacts) -> SharedKeyDetails:
+def describe_key(owner: str, key: SharedKeyFacts) -> SharedKeyDetails:
+    """How a key is shown to whoever knows it; `owner` is its owner's name and number."""
     return SharedKeyDetails(
         id=str(key.id),
-        username=owner.alias,
+        username=owner,
         name=key.name or "",
         kudos=_whole(key.kudos),
         expiry=format_datetime(key.expires.replace(tzinfo=None)) if key.expires else None,
@@ -178,6 +188,7 @@ def _details(owner: UserFacts, key: SharedKeyFacts) -> SharedKeyDetails:
         max_image_steps=key.max_image_steps,
         max_text_tokens=key.max_text_tokens,
         utilized=round(key.utilized),
+        style_only=True if key.style_only else None,
     )
 
 

@@ -1,4 +1,4 @@
-"""Tables of accounts, their roles and what speaks against them."""
+"""Tables of accounts, their roles and who changed them, and what speaks against accounts."""
 
 import uuid
 from datetime import datetime
@@ -6,6 +6,7 @@ from decimal import Decimal
 
 from sqlalchemy import (
     BigInteger,
+    CheckConstraint,
     ForeignKey,
     Identity,
     Index,
@@ -16,7 +17,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import TIMESTAMP
+from sqlalchemy.dialects.postgresql import TIMESTAMP, UUID
 from sqlalchemy.orm import Mapped, mapped_column
 
 from horde.platform.database import Base
@@ -42,8 +43,15 @@ class User(Base):
     admin_comment: Mapped[str | None] = mapped_column(Text)
     public_workers: Mapped[bool] = mapped_column(server_default="false")
     concurrency: Mapped[int] = mapped_column()
+    concurrency_before_education: Mapped[int | None] = mapped_column()
+    """What `concurrency` goes back to when the education role is taken away; NULL: it stays as it is."""
     worker_invited: Mapped[int] = mapped_column(server_default="0")
     usage_multiplier: Mapped[Decimal] = mapped_column(Numeric(4, 2), server_default="1")
+    monthly_kudos: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    """What administrators grant every month; moderators and supporters get more."""
+    monthly_kudos_last_received: Mapped[datetime | None] = mapped_column(TIMESTAMP(timezone=True))
+    wiped: Mapped[datetime | None] = mapped_column(TIMESTAMP(timezone=True))
+    """Since when only the books know the account; nobody can find it or use it any more."""
 
 
 class UserRole(Base):
@@ -54,6 +62,48 @@ class UserRole(Base):
     user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
     role: Mapped[str] = mapped_column(String(20), primary_key=True)
     granted: Mapped[datetime] = mapped_column(TIMESTAMP(timezone=True), server_default=func.now())
+
+
+class RoleChange(Base):
+    """A role that was granted or taken away, for moderators to look up."""
+
+    __tablename__ = "role_changes"
+    __table_args__ = (Index("ix_role_changes_user_id", "user_id", "id"),)
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    role: Mapped[str] = mapped_column(String(20))
+    held_before: Mapped[bool] = mapped_column()
+    held: Mapped[bool] = mapped_column()
+    changed_by: Mapped[int | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
+    """NULL: the server itself, by its rules, or its operator at the command line."""
+    created: Mapped[datetime] = mapped_column(TIMESTAMP(timezone=True), server_default=func.now())
+
+
+class EducationApplication(Base):
+    """A place of education that asks for the education role."""
+
+    __tablename__ = "education_applications"
+    __table_args__ = (
+        Index("ix_education_applications_state", "state", "id"),
+        Index(
+            "uq_education_applications_open", "user_id", unique=True, postgresql_where=text("state = 'open'")
+        ),
+        CheckConstraint("state IN ('open', 'granted', 'refused')", name="state"),
+    )
+
+    id: Mapped[uuid.UUID] = mapped_column(UUID(as_uuid=True), primary_key=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    institution: Mapped[str] = mapped_column(String(200))
+    website: Mapped[str | None] = mapped_column(String(500))
+    contact: Mapped[str] = mapped_column(String(500))
+    purpose: Mapped[str] = mapped_column(Text)
+    state: Mapped[str] = mapped_column(String(10), server_default="open")
+    created: Mapped[datetime] = mapped_column(TIMESTAMP(timezone=True), server_default=func.now())
+    decided: Mapped[datetime | None] = mapped_column(TIMESTAMP(timezone=True))
+    decided_by: Mapped[int | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
+    reason: Mapped[str | None] = mapped_column(Text)
+    """What the applicant is told about the decision."""
 
 
 class UserRecord(Base):
@@ -95,3 +145,20 @@ class Suspicion(Base):
     reason: Mapped[int] = mapped_column(SmallInteger)
     """See `rules.Reason`. All but 5 and 9 are noted once."""
     created: Mapped[datetime] = mapped_column(TIMESTAMP(timezone=True), server_default=func.now())
+
+
+class Supporter(Base):
+    """An account whose owner gives money through `source` at present; rows of a source change together."""
+
+    __tablename__ = "supporters"
+
+    source: Mapped[str] = mapped_column(String(20), primary_key=True)
+    user_id: Mapped[int] = mapped_column(
+        ForeignKey("users.id", ondelete="CASCADE"), primary_key=True, index=True, autoincrement=False
+    )
+    kudos: Mapped[int] = mapped_column(BigInteger)
+    """A month."""
+    name: Mapped[str | None] = mapped_column(Text)
+    """How they want to be called on the sponsors' page,"""
+    link: Mapped[str | None] = mapped_column(Text)
+    """and where their name leads."""

@@ -1,12 +1,16 @@
 """How an account is shown, depending on who looks."""
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC
+from email.utils import format_datetime
 from enum import IntEnum
 from typing import Any
 
 from horde.kudos.rules import AccountClass, account_class
-from horde.users.rules import Role
+from horde.users.rules import Role, monthly_entitlement
 from horde.users.schemas import (
+    MonthlyKudos,
+    ResponseModelStylesUser,
     UserActiveGenerations,
     UserAmountRecords,
     UserDetails,
@@ -44,13 +48,20 @@ def describe(user: Any, active: Mapping[str, Sequence[str]], privilege: Privileg
         }
         if active:
             shown["active_generations"] = UserActiveGenerations(
-                image=list(active.get("image", ())) or None, text=list(active.get("text", ())) or None
+                image=list(active.get("image", ())) or None,
+                text=list(active.get("text", ())) or None,
+                alchemy=list(active.get("interrogation", ())) or None,
             )
     if privilege >= Privilege.MODERATOR:
         shown |= {
             "evaluating_kudos": float(user.escrow),
             "admin_comment": user.admin_comment,
             "suspicious": user.suspicions,
+            "monthly_kudos": MonthlyKudos(
+                amount=monthly_entitlement(user.monthly_kudos, roles, int(user.supported)),
+                last_received=user.monthly_kudos_last_received
+                and format_datetime(user.monthly_kudos_last_received.astimezone(UTC).replace(tzinfo=None)),
+            ),
         }
     return UserDetails(
         username=f"{user.username}#{user.id}",
@@ -70,8 +81,19 @@ def describe(user: Any, active: Mapping[str, Sequence[str]], privilege: Privileg
         pseudonymous=account_class(user.external_id) is AccountClass.PSEUDONYMOUS,
         account_age=int(now - user.created.timestamp()),
         records=_records(user.records or ()),
+        styles=[
+            ResponseModelStylesUser(name=f"{user.username}#{user.id}::style::{name}", id=style_id, type=kind)
+            for name, style_id, kind, public in user.styles or ()
+            if public or privilege >= Privilege.OWNER
+        ],
         **shown,
     )
+
+
+def with_nulls(user: UserDetails) -> dict[str, Any]:
+    """As a list shows it, with null for what is left out elsewhere: programs that read lists expect it."""
+    left_out = dict.fromkeys(UserDetails.model_fields)
+    return {**left_out, "active_generations": {}, "monthly_kudos": {}, **user.model_dump(mode="json")}
 
 
 def _records(rows: Sequence[Sequence[Any]]) -> UserRecords:

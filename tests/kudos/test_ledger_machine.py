@@ -20,12 +20,13 @@ from hypothesis.stateful import (
 )
 
 from horde.generation import sweep
-from horde.image import jobs, service, tracking
+from horde.image import jobs, service, submissions, tracking
 from horde.image.admission import Sender
 from horde.image.schemas import GenerationInputStable, PopInputStable, SubmitInputStable
 from horde.kudos import service as ledger
 from horde.platform.errors import BadRequest, HordeError, NotFound
 from horde.users.rules import ANONYMOUS_KEY, Role
+from horde.workers import conduct
 from tests.support import (
     AGENT,
     MODEL,
@@ -94,6 +95,10 @@ class Loop(RuleBasedStateMachine):
         }
         self.known: dict[str, Request] = {}
         self.rewards = [Decimal(0), Decimal(0)]
+        self.paused = [False, False]
+        self.fooled: list[set[str]] = [set(), set()]
+        """Ids of the requests of which each owner's worker got a decoy."""
+        self.dropped = [0, 0]
 
     @initialize(target=requests, payer=st.sampled_from(["rich", "poor", "anonymous"]))
     def ask_first(self, payer: str) -> Request | MultipleResults[Request]:
@@ -132,13 +137,21 @@ class Loop(RuleBasedStateMachine):
             }
         )
         answer = jobs.pop(self.platform, self.owners[owner].key, "127.0.0.1", offer)
-        waiting = [request.id for request in self.known.values() if request.left]
+        waiting = [
+            request.id
+            for request in self.known.values()
+            if request.left and request.id not in self.fooled[owner]
+        ]
         if not answer["ids"]:
             assert waiting == []
             return multiple()
         found = scalar(self.platform, "SELECT request_id FROM jobs WHERE id = :id", id=answer["id"])
         assert str(found) in waiting
         request = self.known[str(found)]
+        if self.paused[owner]:
+            assert len(answer["ids"]) == 1
+            self.fooled[owner].add(request.id)
+            return multiple()
         assert 1 <= len(answer["ids"]) <= min(amount, request.left)
         assert not request.under_way & set(answer["ids"])
         request.left -= len(answer["ids"])
@@ -146,10 +159,14 @@ class Loop(RuleBasedStateMachine):
         return multiple(*(Job(job, self.owners[owner], request) for job in answer["ids"]))
 
     def submit(self, job: Job, state: str) -> float:
+        # Workers that were as fast as this test would be paused.
+        change(
+            self.platform, "UPDATE jobs SET started = now() - interval '1 minute' WHERE id = :id", id=job.id
+        )
         result = SubmitInputStable.model_validate(
             {"id": job.id, "generation": "R2", "seed": 1, "state": state}
         )
-        return jobs.submit(self.platform, job.owner.key, result)
+        return submissions.submit(self.platform, job.owner.key, result)
 
     @rule(job=jobs, state=st.sampled_from(["ok", "censored", "csam", "faulted"]))
     def end(self, job: Job, state: str) -> None:
@@ -160,6 +177,7 @@ class Loop(RuleBasedStateMachine):
             if state == "faulted":
                 assert reward == 0
                 request.lose(job.id)
+                self.dropped[self.owners.index(job.owner)] += 1
             else:
                 assert reward > 0
                 request.under_way.remove(job.id)
@@ -184,6 +202,40 @@ class Loop(RuleBasedStateMachine):
         assert sweep.abort_overdue_jobs(self.platform) == under_way
         if under_way:
             job.request.lose(job.id)
+            self.dropped[self.owners.index(job.owner)] += 1
+
+    @rule(owner=st.integers(0, 1), paused=st.booleans())
+    def pause(self, owner: int, paused: bool) -> None:
+        change(
+            self.platform,
+            "UPDATE workers SET paused = :paused WHERE owner_id = :id",
+            paused=paused,
+            id=self.owners[owner].id,
+        )
+        # One that has not registered yet is not paused either.
+        query = "SELECT count(*) FROM workers WHERE owner_id = :id AND paused"
+        self.paused[owner] = bool(scalar(self.platform, query, id=self.owners[owner].id))
+
+    @rule(owner=st.integers(0, 1), state=st.sampled_from(["ok", "csam", "faulted", "overdue"]))
+    def end_decoys(self, owner: int, state: str) -> None:
+        """A worker hands in all that it got for show, or lets it run out of time."""
+        with self.platform.read() as db:
+            open_decoys = db.exec_driver_sql(
+                "SELECT jobs.id FROM jobs JOIN workers ON workers.id = worker_id "
+                "WHERE decoy AND state = 'processing' AND owner_id = %s",
+                (self.owners[owner].id,),
+            ).scalars()
+            ids = [str(job) for job in open_decoys]
+        if state == "overdue":
+            change(self.platform, "UPDATE jobs SET deadline = now() - interval '1 second' WHERE decoy")
+            assert sweep.abort_overdue_jobs(self.platform) == 0
+            return
+        for job in ids:
+            result = {"id": job, "generation": "R2", "seed": 1, "state": state}
+            reward = submissions.submit(
+                self.platform, self.owners[owner].key, SubmitInputStable.model_validate(result)
+            )
+            assert (reward == 0) == (state == "faulted")
 
     @rule(request=requests)
     def cancel(self, request: Request) -> None:
@@ -243,6 +295,15 @@ class Loop(RuleBasedStateMachine):
         for request in ended:
             query = "SELECT count(*) FROM reservations WHERE request_id = :id"
             assert scalar(self.platform, query, id=request.id) == 0
+
+    @rule()
+    def count_dropped_jobs(self) -> None:
+        sweep.fold_records(self.platform)
+        if max(self.dropped) <= conduct.MOST_DROPPED:
+            assert conduct.judge_dropped_jobs(self.platform) == 0
+        for owner, dropped in zip(self.owners, self.dropped, strict=True):
+            query = "SELECT sum(uncompleted_jobs) FROM workers WHERE owner_id = :id"
+            assert (scalar(self.platform, query, id=owner.id) or 0) == dropped
 
     @invariant()
     def the_books_are_right(self) -> None:

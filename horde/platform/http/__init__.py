@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from flask import Flask
 
 from horde.platform.http.api import Area, Resource, mount_api
+from horde.platform.http.connection import Connection
 from horde.platform.http.errors import handle_errors
 from horde.platform.http.fields import (
     DistinctList,
@@ -34,6 +35,7 @@ __all__ = [
     "ANONYMOUS_KEY",
     "DEFAULT_AGENT",
     "Area",
+    "Connection",
     "DistinctList",
     "Input",
     "IntOrText",

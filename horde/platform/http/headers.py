@@ -27,14 +27,19 @@ CROSS_ORIGIN = {
 
 
 def send_common_headers(app: Flask, settings: Settings) -> None:
-    """Let browsers on other sites call every route and read its answer, and name the node that answered."""
+    """Let browsers on other sites call every route and read its answer, and name the node that answered.
+
+    A route's own headers count more: browsers refuse an answer that allows them twice.
+    """
     node = f"{socket.gethostname()}:{settings.port}:{__version__}"
     common = [*CROSS_ORIGIN.items(), ("Horde-Node", node)]
     serve = app.wsgi_app
 
     def serve_with_headers(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Callable[[bytes], object]:
-            return start_response(status, [*headers, *common], *rest)
+            own = {name.lower() for name, _ in headers}
+            missing = [header for header in common if header[0].lower() not in own]
+            return start_response(status, [*headers, *missing], *rest)
 
         return serve(environ, start)
 
