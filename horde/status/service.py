@@ -6,7 +6,6 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from horde import __version__
 from horde.moderation import modes
-from horde.moderation.service import require_moderator
 from horde.platform.errors import BadRequest, Forbidden
 from horde.platform.runtime import Platform
 from horde.status.schemas import Heartbeat, HordeModes, HordeModesInput
@@ -58,7 +57,7 @@ def show_modes(platform: Platform, api_key: str | None) -> HordeModes:
     With an API key, raises `InvalidAPIKey` (401) and `NotModerator` (403).
     """
     if api_key is not None:
-        require_moderator(platform, api_key)
+        users.require_moderator(platform, api_key)
     now = modes.modes(platform)
     return HordeModes(
         maintenance_mode=now.maintenance,
