@@ -14,6 +14,7 @@ from horde.image import rules
 from horde.image.plans import KIND
 from horde.image.prompts import cleared_prompt
 from horde.image.schemas import GenerationInputStable
+from horde.image.styling import IMAGE, with_content
 from horde.model_reference.service import image_models
 from horde.moderation import ip_safety, modes, timeouts
 from horde.platform import outbound
@@ -22,6 +23,7 @@ from horde.platform.http import relax
 from horde.platform.ids import parse_id
 from horde.platform.outbound import OutboundError
 from horde.platform.runtime import Platform
+from horde.styles.using import Chosen, choose
 from horde.users import service as users
 from horde.users import shared_keys
 from horde.users.rules import ANONYMOUS_KEY, Role, UserFacts
@@ -49,12 +51,25 @@ class Admitted:
     user: UserFacts
     """Who pays."""
     key: SharedKeyFacts | None
-    """The shared key that it was sent with."""
+    """The shared key that it was sent with, or that belongs to its style."""
     priority: Decimal
     """Kudos with which it enters the queue."""
     wanted: list[UUID]
     """Workers that it names."""
     unsafe_ip: bool
+    style: Chosen | None = None
+    """The style that it is made with."""
+
+    @property
+    def foreign_style(self) -> bool:
+        """Whether somebody else gets something for the style."""
+        return self.style is not None and self.style.rewards(self.user.id)
+
+    @property
+    def key_limits(self) -> SharedKeyFacts | None:
+        """The shared key whose limits for a single image hold; a style's key has none for its style."""
+        lent = self.style is not None and self.style.key is not None and self.key == self.style.key
+        return None if lent else self.key
 
 
 def admit(platform: Platform, sender: Sender, request: GenerationInputStable) -> Admitted:
@@ -63,14 +78,22 @@ def admit(platform: Platform, sender: Sender, request: GenerationInputStable) ->
     Raises what `docs/image-requests.md` lists for the first rule that it breaks. A dry run is not held
     against what depends on the moment (how many images wait already).
     """
+    style: Chosen | None = None
     if request.style is not None:
-        raise NotFound(f"There is no style or collection '{request.style[:100]}'.", "StyleNotFound")
+        style = choose(platform, request.style, IMAGE.name)
+        request = with_content(request, style.content)
     modes.require_open(platform)
     _check_webhook(platform, request)
     user, key, priority = _payer(platform, sender, request)
+    caller = user
     rules.check_sender(request, user)
     if sender.proxy is None and (user.trusted or user.has(Role.EDUCATION) or user.has(Role.SERVICE)):
         relax(platform, sender.address)
+    if style is not None and style.key is not None and rules.may_borrow(user):
+        # From here on the style's owner makes the request; whoever calls has been checked before.
+        timeouts.check_timeout(platform, sender.address)
+        user, key = users.user_facts(platform, style.key.user_id), style.key
+        priority = rules.priority(user)
     if user.has(Role.EDUCATION):
         request = request.model_copy(update=rules.EDUCATION)
     wanted = _wanted_workers(platform, request)
@@ -82,10 +105,10 @@ def admit(platform: Platform, sender: Sender, request: GenerationInputStable) ->
         request = request.model_copy(update={"prompt": prompt})
         case = rules.case_of(request, user, models)
         rules.check_parameters(case)
-        safe = ip_safety.check_raid(platform, user, sender.address)
+        safe = ip_safety.check_raid(platform, caller, sender.address)
         rules.check_combinations(case)
         rules.check_agent(sender.client_agent)
-    return Admitted(request, user, key, priority, wanted, unsafe_ip=not safe)
+    return Admitted(request, user, key, priority, wanted, unsafe_ip=not safe, style=style)
 
 
 def _check_webhook(platform: Platform, request: GenerationInputStable) -> None:

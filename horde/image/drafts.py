@@ -10,11 +10,12 @@ from uuid import UUID
 
 from horde.generation.rules import LaneKey, rank
 from horde.generation.schemas import ModelRequirements
-from horde.image import asked, plans, prices, upfront
+from horde.image import asked, plans, prices, undecided, upfront
 from horde.image.admission import Admitted, Sender
 from horde.image.asked import Asked
 from horde.image.plans import KIND, Plan
 from horde.kudos import pricing
+from horde.kudos.rules import Entry, kudos
 from horde.model_reference.schemas import ImageModel
 from horde.platform.errors import BadRequest
 from horde.platform.ids import new_id
@@ -41,7 +42,16 @@ class Draft:
     @cached_property
     def tax(self) -> Decimal:
         """Kudos that it costs once it is queued."""
-        return prices.activation_tax(len(self.options["extra_sources"]))
+        extra = len(self.options["extra_sources"])
+        return prices.activation_tax(extra, foreign_style=self.admitted.foreign_style)
+
+    @cached_property
+    def credits(self) -> list[Entry]:
+        """Who gets something of that."""
+        style = self.admitted.style
+        if style is None or style.owner_account is None or not self.admitted.foreign_style:
+            return []
+        return [Entry(style.owner_account, kudos(prices.STYLE_TAX), "styled")]
 
     @cached_property
     def cost(self) -> Decimal:
@@ -83,7 +93,10 @@ class Draft:
     def row(self, sender: Sender, *, lifetime: int, reserved: bool, priority: Decimal) -> dict[str, Any]:
         """What `queue.enqueue` takes. `lifetime` is in seconds, `priority` in kudos."""
         request, user = self.admitted.request, self.admitted.user
-        options = {**self.options, "reserved": reserved}
+        each = max(prices.charge(plan.value, self.terms) for plan in self.plans)
+        options = {**self.options, "reserved": reserved, "kudos": str(each)}
+        if not request.models:
+            options["undecided"] = undecided.write(self.base)
         if variants := plans.variants(self.base, self.plans):
             options["variants"] = variants
         return {

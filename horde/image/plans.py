@@ -55,7 +55,7 @@ class Plan:
     @property
     def value(self) -> Decimal:
         """The same with the factor; a request that accepts every model is expected to get an SDXL one."""
-        factor = prices.model_factor(
+        factor = pricing.model_factor(
             self.facts.baseline or prices.ANY_MODEL_BASELINE,
             hires_fix=self.asked.features.hires_fix,
             workflow=self.asked.workflow,
@@ -104,6 +104,14 @@ def supports(name: str, asked: Asked, models: Mapping[str, ImageModel]) -> bool:
         or wanted.control_type in family.unsupported_controls
         or (name in WORK_FROM_PICTURES and not wanted.source_image)
     )
+
+
+def alternative(asked: Asked, name: str, models: Mapping[str, ImageModel]) -> Plan | None:
+    """What would run with a model that a request does not name; None if it could not name it."""
+    if not supports(name, asked, models):
+        return None
+    other = plan(asked, name, models)
+    return None if other.mismatches and asked.policy == "reject" else other
 
 
 def changes(old: Settings, new: Settings) -> dict[str, Any]:

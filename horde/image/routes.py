@@ -1,9 +1,9 @@
 """Routes of image generation."""
 
-from flask import Response
+from flask import Response, current_app
 
 from horde.generation.schemas import GenerationSubmitted, RequestAsync, RequestStatusCheck
-from horde.image import jobs, service, tracking
+from horde.image import jobs, service, submissions, tracking
 from horde.image.admission import Sender
 from horde.image.schemas import (
     GenerationInputStable,
@@ -14,6 +14,7 @@ from horde.image.schemas import (
 )
 from horde.platform.http import (
     Area,
+    Connection,
     Resource,
     answer,
     api_key,
@@ -95,9 +96,13 @@ class GeneratePop(Resource):
         agent=False,
     )
     def post(self) -> Response:
-        """Ask for jobs that this worker can do."""
+        """Ask for jobs that this worker can do; with wait the answer may take that long."""
         offer = body(PopInputStable)
-        return answer(jobs.pop(current_platform(), api_key(), direct_address(), offer))
+        wakeups, connection = current_app.extensions["horde_wakeups"], Connection()
+        found = jobs.pop(current_platform(), api_key(), direct_address(), offer, wakeups, connection.hung_up)
+        if offer.wait and wakeups.ending:
+            connection.take_no_more()
+        return answer(found)
 
 
 @area.route("/generate/submit")
@@ -116,4 +121,4 @@ class GenerateSubmit(Resource):
     def post(self) -> Response:
         """Hand in the result of a job, or give the job back."""
         result = body(SubmitInputStable)
-        return answer({"reward": jobs.submit(current_platform(), api_key(), result)})
+        return answer({"reward": submissions.submit(current_platform(), api_key(), result)})

@@ -51,6 +51,14 @@ def job_seed(seed: int | None, variation: int | None, remaining: int) -> int:
     return advance_seed(seed, variation, remaining) if variation else seed
 
 
+def may_borrow(user: UserFacts) -> bool:
+    """Whether the key of a style pays for this account, which then asks in the style's owner's name.
+
+    What is imposed on flagged accounts and on schools would not hold for that name, so they pay themselves.
+    """
+    return not (user.has(Role.FLAGGED) or user.has(Role.EDUCATION))
+
+
 def check_sender(request: GenerationInputStable, user: UserFacts) -> None:
     """Refuse what this account may not ask for at all."""
     extra = len(request.extra_source_images or ())
@@ -64,15 +72,16 @@ def check_sender(request: GenerationInputStable, user: UserFacts) -> None:
         raise BadRequest(
             f"At most {MOST_EXTRA_IMAGES} extra source images are possible.", "TooManyExtraSourceImages"
         )
-    if extra > 1 and not user.trusted:
+    if extra > 1 and not (user.trusted or user.supporter):
         raise BadRequest(
-            "More than one extra source image needs a trusted account.", "MoreThanMinExtraSourceImage"
+            "More than one extra source image needs an account that is trusted or supports this horde.",
+            "MoreThanMinExtraSourceImage",
         )
 
 
 def check_batching(request: GenerationInputStable, user: UserFacts) -> None:
-    """Refuse to hand out many images one by one, except for trusted accounts."""
-    if request.params.n > 1 and request.disable_batching and not user.trusted:
+    """Refuse to hand out many images one by one, except for trusted accounts and supporters."""
+    if request.params.n > 1 and request.disable_batching and not (user.trusted or user.supporter):
         raise BadRequest(
             "disable_batching with n above 1 needs a trusted account. Ask for one image at a time, "
             "or allow batching.",
@@ -110,6 +119,12 @@ def check_parameters(case: Case) -> None:
     """Refuse what is too much, or does not fit a model, and special models of others."""
     for rule in (_check_features, _check_amounts, _check_special_models):
         rule(case)
+
+
+def check_style(case: Case) -> None:
+    """Refuse a style that asks for what its owner's requests could not, of what can be told without one."""
+    check_parameters(case)
+    _check_special_field(case)
 
 
 def check_combinations(case: Case) -> None:

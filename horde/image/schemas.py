@@ -19,6 +19,7 @@ from horde.generation.schemas import (
     RequestStatusCheck,
     ResponseModelMessagePop,
     SubmitInput,
+    WorkUnderWay,
 )
 from horde.platform.http.fields import DistinctList, Input, JsonObject, Output
 
@@ -243,6 +244,9 @@ class RequestStatusStable(RequestStatusCheck):
 
     generations: list[GenerationStable] = Field(default_factory=list, description="The images so far.")
     shared: bool = Field(False, description="The images are shared with others.")
+    processing_by: Maybe[list[WorkUnderWay]] = Field(
+        None, description="Who works on it now, one entry for each job; present only if somebody does."
+    )
 
 
 class PopInputStable(PopInput):
@@ -252,7 +256,7 @@ class PopInputStable(PopInput):
     blacklist: list[str] = Field(
         default_factory=list,
         max_length=10 * MANY,
-        description="Words whose prompts it refuses; the first 200 count.",
+        description="Words whose prompts it refuses; the first 200 count, and 100 characters of each.",
     )
     allow_img2img: bool = Field(True, description="Takes requests with a source image.")
     allow_painting: bool = Field(True, description="Takes inpainting and outpainting.")

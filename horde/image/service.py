@@ -6,9 +6,11 @@ from decimal import Decimal
 from functools import cache
 from typing import Any
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from horde.generation import queue, snapshot
+from horde.generation import queue, snapshot, wakeups
+from horde.generation.wakeups import Call
 from horde.image import plans, prospects, rules, sources, upfront
 from horde.image.admission import (
     Admitted,
@@ -30,6 +32,7 @@ from horde.model_reference.service import image_models
 from horde.moderation import modes
 from horde.platform.errors import Forbidden, HordeError
 from horde.platform.runtime import Platform
+from horde.styles.using import note_use
 from horde.workers import service as workers
 
 MOST_TRIES = 4
@@ -68,6 +71,7 @@ def submit_request(platform: Platform, sender: Sender, request: GenerationInputS
     except BaseException:
         sources.discard_sources(platform, asked.id, pictures)
         raise
+    _call_workers(platform, queued)
     return _answer(platform, asked, queued)
 
 
@@ -139,7 +143,7 @@ def _key_too_poor(asked: Draft) -> Forbidden:
 
 
 def _check_key_limits(new: Draft) -> None:
-    key = new.admitted.key
+    key = new.admitted.key_limits
     if key is None:
         return
     features = new.plans[0].asked.features
@@ -184,13 +188,17 @@ def _queue_once(platform: Platform, sender: Sender, offer: Offer) -> None:
     """
     new, admitted = offer.draft, offer.draft.admitted
     user, priority = admitted.user, offer.priority
-    limits: dict[str, Any] = {"limit": user.concurrency, "rivals": rivals(user, admitted.request)}
+    limits: dict[str, Any] = {
+        "limit": user.concurrency,
+        "rivals": rivals(user, admitted.request),
+        "credits": new.credits,
+    }
     lifetime = platform.settings.request_ttl_seconds
     if user.anonymous and not offer.needed:
         row = new.row(sender, lifetime=lifetime, reserved=False, priority=priority)
-        with platform.read() as db:
-            if not queue.enqueue(db, row, new.lanes, **limits):
-                raise too_many(user, queue.waiting(db, user.id, KIND, limits["rivals"]))
+        # A single statement needs no transaction around it.
+        with platform.engine.begin() if admitted.style else platform.read() as db:
+            _enqueue(db, new, row, limits)
         return
     with platform.engine.begin() as db:
         ledger.lock_payer(db, user.balance_account)
@@ -203,10 +211,23 @@ def _queue_once(platform: Platform, sender: Sender, offer: Offer) -> None:
             priority = rules.DOWNGRADED_PRIORITY
         row = new.row(sender, lifetime=lifetime, reserved=bool(offer.needed), priority=priority)
         affordable = not offer.needed or ledger.reserve(db, user.balance_account, new.id, new.cost)
-        if not queue.enqueue(db, row, new.lanes, **limits):
-            raise too_many(user, queue.waiting(db, user.id, KIND, limits["rivals"]))
+        _enqueue(db, new, row, limits)
         if not affordable:
             raise Unaffordable
+
+
+def _enqueue(db: Connection, new: Draft, row: dict[str, Any], limits: dict[str, Any]) -> None:
+    user, style = new.admitted.user, new.admitted.style
+    if not queue.enqueue(db, row, new.lanes, **limits):
+        raise too_many(user, queue.waiting(db, user.id, KIND, limits["rivals"]))
+    if style is not None:
+        note_use(db, style, user.id)
+
+
+def _call_workers(platform: Platform, queued: Draft) -> None:
+    request = queued.admitted.request
+    avoided = queued.admitted.wanted if request.worker_blacklist else ()
+    wakeups.announce(platform, Call(KIND, queued.lanes, queued.base.size, avoided, results=request.params.n))
 
 
 def _answer(platform: Platform, asked: Draft, queued: Draft) -> dict[str, Any]:

@@ -48,8 +48,8 @@ def status(platform: Platform, request_id: str) -> dict[str, Any]:
     """The fields of `RequestStatusStable`: progress and the images so far. Raises `RequestNotFound` (404)."""
     with platform.read() as db:
         row = find(db, request_id)
-        done = progress.delivered(db, row.id)
-    return _status_fields(platform, row, done)
+        made = progress.find_jobs(db, row.id)
+    return _status_fields(platform, row, *made)
 
 
 def cancel(platform: Platform, request_id: str, api_key: str | None = None) -> dict[str, Any]:
@@ -63,10 +63,10 @@ def cancel(platform: Platform, request_id: str, api_key: str | None = None) -> d
         row = find(db, request_id)
         if caller is not None and caller.id != row.user_id and not caller.has(Role.MODERATOR):
             raise Forbidden("Only whoever sent this request may cancel it. Use their API key.", "NotOwner")
-        done = progress.delivered(db, row.id)
+        made = progress.find_jobs(db, row.id)
         queue.cancel(db, [row.id])
         settlement.release_if_complete(db, row.id)
-    return _status_fields(platform, row, done)
+    return _status_fields(platform, row, *made)
 
 
 def _canceller(platform: Platform, api_key: str | None) -> UserFacts:
@@ -178,9 +178,17 @@ def _counts(counted: Progress) -> dict[str, Any]:
     }
 
 
-def _status_fields(platform: Platform, row: Row[Any], jobs: Sequence[Row[Any]]) -> dict[str, Any]:
-    return {
+def _status_fields(
+    platform: Platform, row: Row[Any], delivered: Sequence[Row[Any]], under_way: Sequence[Row[Any]]
+) -> dict[str, Any]:
+    fields = {
         **_check_fields(platform, row),
-        "generations": [describe_result(platform, job, r2=row.r2) for job in jobs],
+        "generations": [describe_result(platform, job, r2=row.r2) for job in delivered],
         "shared": False,
     }
+    if under_way:
+        fields["processing_by"] = [
+            {"worker_id": str(job.worker_id), "worker_name": job.worker_name, "seconds": job.seconds}
+            for job in under_way
+        ]
+    return fields

@@ -14,6 +14,7 @@ from horde.moderation.timeouts import TIMEOUTS
 from horde.users.rules import ANONYMOUS_KEY, Role
 from tests.https_server import HttpsServer, reply
 from tests.image.test_schemas import places, published
+from tests.styles.support import made, shared_key
 from tests.support import Account, Horde, another_process, assert_refused, change, forget, unchanged
 
 PATH = "/api/v2/generate/async"
@@ -119,6 +120,13 @@ class TestRaids:
         raided.asked(raided.account(Role.TRUSTED))
         raided.asked(raided.account(Role.MODERATOR))
         assert server.received == []
+
+    def test_nobody_hides_behind_the_owner_of_a_style(self, raided: Horde, server: HttpsServer) -> None:
+        owner = raided.account(Role.TRUSTED, amount=1000)
+        style = made(raided, owner, sharedkey=shared_key(raided, owner))
+        with unchanged(raided.platform):
+            assert_refused(raided.ask(style=style), 403, "UntrustedUnsafeIP", "address")
+        raided.asked(owner, style=style)
 
     @pytest.mark.parametrize(
         "answer", [reply(body=b"0.92"), reply(429), reply(500), reply(body=b"who knows?")]

@@ -19,13 +19,13 @@ from hypothesis.stateful import (
 )
 
 from horde.generation import sweep
-from horde.image import jobs, service, tracking
+from horde.image import jobs, service, submissions, tracking
 from horde.image.admission import Sender
 from horde.image.schemas import GenerationInputStable, PopInputStable, SubmitInputStable
 from horde.kudos.rules import kudos
 from horde.platform.errors import Forbidden, NotFound, TooManyRequests
 from horde.users.rules import ANONYMOUS_KEY, Role
-from horde.workers import service as workers
+from horde.workers import heartbeats
 from tests.support import (
     AGENT,
     MODEL,
@@ -105,6 +105,9 @@ class Worker:
     id: str = ""
     online: bool = False
     maintenance: bool = False
+    paused: bool = False
+    fooled: set[str] = field(default_factory=set)
+    """Ids of the requests of which it got a decoy."""
 
     def serves(self, request: Request) -> bool:
         return (
@@ -113,6 +116,10 @@ class Worker:
             and request.named in (None, self.name)
             and request.avoided != self.name
         )
+
+    def helps(self, request: Request) -> bool:
+        """Whether the request can hope for it."""
+        return self.serves(request) and (not self.paused or request.payer == self.owner)
 
     def batch(self, request: Request, amount: int) -> int:
         """How many images it gets; the largest that a worker makes come one by one."""
@@ -142,6 +149,7 @@ class Counts(RuleBasedStateMachine):
         self.workers = {name: Worker(name, *facts) for name, facts in WORKERS.items()}
         self.known: dict[str, Request] = {}
         self.under_way: list[Job] = []
+        self.decoys: list[Job] = []
         self.asked = 0
 
     def queue(self) -> list[Request]:
@@ -150,7 +158,7 @@ class Counts(RuleBasedStateMachine):
         return sorted(waiting, key=lambda request: (-WEALTH[request.payer], request.place))
 
     def able(self, request: Request) -> bool:
-        return any(worker.online and worker.serves(request) for worker in self.workers.values())
+        return any(worker.online and worker.helps(request) for worker in self.workers.values())
 
     @initialize(payer=PAYERS)
     def begin(self, payer: str) -> None:
@@ -207,13 +215,18 @@ class Counts(RuleBasedStateMachine):
             ids = jobs.pop(self.platform, key, "127.0.0.1", wanted)["ids"]
         worker.id = str(scalar(self.platform, "SELECT id FROM workers WHERE name = :name", name=name))
         worker.online = True
-        workers.fold_heartbeats(self.platform)
+        heartbeats.fold_heartbeats(self.platform)
         if expected is None:
             assert not ids
             return ()
-        assert len(ids) == worker.batch(expected, amount)
         query = "SELECT string_agg(DISTINCT request_id::text, ' ') FROM jobs WHERE id = ANY(:ids)"
         assert scalar(self.platform, query, ids=[*ids]) == expected.id
+        if not worker.helps(expected):
+            (decoy,) = ids
+            worker.fooled.add(expected.id)
+            self.decoys.append(Job(decoy, worker, expected))
+            return ()
+        assert len(ids) == worker.batch(expected, amount)
         expected.left -= len(ids)
         taken = [Job(job, worker, expected) for job in ids]
         self.under_way += taken
@@ -221,7 +234,9 @@ class Counts(RuleBasedStateMachine):
 
     def first_for(self, worker: Worker) -> Request | None:
         """What a worker is to get: the first of its owner's, or else the first of all."""
-        able = [request for request in self.queue() if worker.serves(request)]
+        able = [
+            request for request in self.queue() if worker.serves(request) and request.id not in worker.fooled
+        ]
         own = [request for request in able if request.payer == worker.owner]
         return (own or able or [None])[0]
 
@@ -238,10 +253,14 @@ class Counts(RuleBasedStateMachine):
             self.submit(job, state)
 
     def submit(self, job: Job, state: str) -> None:
+        # Workers that were as fast as this test would be paused.
+        change(
+            self.platform, "UPDATE jobs SET started = now() - interval '1 minute' WHERE id = :id", id=job.id
+        )
         result = SubmitInputStable.model_validate(
             {"id": job.id, "generation": "R2", "seed": 1, "state": state}
         )
-        reward = jobs.submit(self.platform, self.keys[job.worker.owner], result)
+        reward = submissions.submit(self.platform, self.keys[job.worker.owner], result)
         if state == "faulted":
             self.lose([job])
             return
@@ -250,6 +269,25 @@ class Counts(RuleBasedStateMachine):
         request.delivered.append((job.id, state))
         value = Decimal(str(reward)) if state == "ok" else Decimal(0)
         request.spent += kudos((value + 1) * Decimal("1.1" if request.avoided else "1"))
+
+    @precondition(lambda self: self.decoys)
+    @rule(data=st.data(), state=STATES)
+    def end_a_decoy(self, data: st.DataObject, state: str) -> None:
+        """A worker hands in what nobody asked for."""
+        decoy = data.draw(st.sampled_from(self.decoys))
+        self.decoys.remove(decoy)
+        result = SubmitInputStable.model_validate(
+            {"id": decoy.id, "generation": "R2", "seed": 1, "state": state}
+        )
+        reward = submissions.submit(self.platform, self.keys[decoy.worker.owner], result)
+        assert (reward == 0) == (state == "faulted")
+
+    @precondition(lambda self: self.decoys)
+    @rule()
+    def let_decoys_run_out_of_time(self) -> None:
+        change(self.platform, "UPDATE jobs SET deadline = now() - interval '1 second' WHERE decoy")
+        assert sweep.abort_overdue_jobs(self.platform) == 0
+        self.decoys.clear()
 
     @precondition(lambda self: self.under_way)
     @rule(data=st.data())
@@ -301,6 +339,7 @@ class Counts(RuleBasedStateMachine):
         )
         assert sweep.expire_requests(self.platform) == 1
         del self.known[request.id]
+        self.decoys = [decoy for decoy in self.decoys if decoy.request is not request]
         with pytest.raises(NotFound):
             tracking.status(self.platform, request.id)
 
@@ -326,6 +365,13 @@ class Counts(RuleBasedStateMachine):
         if self.workers[name].id:
             change(self.platform, "UPDATE workers SET maintenance = :on WHERE name = :name", on=on, name=name)
             self.workers[name].maintenance = on
+
+    @rule(name=NAMES, on=st.booleans())
+    def pause(self, name: str, on: bool) -> None:
+        """Suspect a worker, or trust it again."""
+        if self.workers[name].id:
+            change(self.platform, "UPDATE workers SET paused = :on WHERE name = :name", on=on, name=name)
+            self.workers[name].paused = on
 
     @invariant()
     def what_is_shown_is_right(self) -> None:

@@ -1,6 +1,7 @@
 """Who could serve a request, why others cannot, and whether the advice given helps."""
 
 from collections import Counter
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any, get_args
 from uuid import UUID
@@ -46,6 +47,14 @@ softwares = st.builds(
 )
 mostly = st.sampled_from([True, True, True, False])
 rarely = st.sampled_from([False, False, False, True])
+
+
+def hosting(worker: WorkerFacts) -> WorkerFacts:
+    """The same worker, with what follows from its models."""
+    painters = {MODELS[name].inpainting for name in worker.models}
+    return replace(worker, hosts_painters=True in painters, hosts_others=False in painters)
+
+
 workers = st.builds(
     WorkerFacts,
     id=st.sampled_from(IDS),
@@ -73,7 +82,7 @@ workers = st.builds(
     maintenance_message=st.none(),
     paused=rarely,
     speed=st.sampled_from([400_000.0, 1_000_000.0]),
-)
+).map(hosting)
 params = st.fixed_dictionaries(
     {},
     optional={

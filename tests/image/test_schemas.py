@@ -168,6 +168,7 @@ def test_the_bounds_of_the_published_api() -> None:
         "params.n": (1, 20),
         "threads": (1, 50),
         "amount": (1, 20),
+        "wait": (0, 30),
     }
 
 

@@ -18,6 +18,7 @@ from tests.image.conftest import RED, text
 from tests.support import (
     CASCADE,
     MODEL,
+    PAINTER,
     Account,
     Horde,
     assert_books_balance,
@@ -60,7 +61,7 @@ class TestToTheWorker:
         request = fetching.asked(
             source_image=spelled(server), source_mask=text(LIME), source_processing="inpainting"
         )
-        job = fetching.popped(owner, models=[MODEL, "stable_diffusion_inpainting"])
+        job = fetching.popped(owner, models=[MODEL, PAINTER])
         assert fetching.fetch("GET", job["source_image"]).data == RED
         assert fetching.fetch("GET", job["source_mask"]).data == LIME
         assert job["source_processing"] == "inpainting"
@@ -84,7 +85,7 @@ class TestToTheWorker:
     @pytest.mark.parametrize("processing", ["img2img", "outpainting"])
     def test_the_processing_is_handed_on(self, horde: Horde, owner: Account, processing: str) -> None:
         horde.asked(source_image=text(RED), source_processing=processing)
-        assert horde.popped(owner)["source_processing"] == processing
+        assert horde.popped(owner, models=[MODEL, PAINTER])["source_processing"] == processing
 
     @pytest.mark.parametrize("processing", ["inpainting", "outpainting", "remix"])
     def test_without_a_picture_there_is_nothing_to_process(
@@ -92,7 +93,7 @@ class TestToTheWorker:
     ) -> None:
         models = [CASCADE] if processing == "remix" else [MODEL]
         horde.asked(models=models, source_image="", source_processing=processing)
-        job = horde.popped(owner, models=models)
+        job = horde.popped(owner, models=[*models, PAINTER])
         assert (job["source_processing"], job["source_image"], job["source_mask"]) == ("img2img", None, None)
         assert job["extra_source_images"] is None
         assert objects(horde) == {}
@@ -225,7 +226,7 @@ class TestPrice:
     @pytest.mark.parametrize("fields", PICTURED, ids=range(len(PICTURED)))
     def test_what_is_quoted_is_charged(self, horde: Horde, owner: Account, fields: dict[str, Any]) -> None:
         payer, extra = horde.account(Role.TRUSTED, amount=1000), len(fields.get("extra_source_images", ()))
-        offer = {"models": [MODEL, CASCADE, "stable_diffusion_inpainting"], "allow_controlnet": True}
+        offer = {"models": [MODEL, CASCADE, PAINTER], "allow_controlnet": True}
         horde.pop(owner, **offer)
         quoted = horde.ask(payer, **fields, dry_run=True).json["kudos"]
         answer = horde.ask(payer, **fields).json

@@ -332,3 +332,69 @@ def test_the_words_that_deployed_workers_search_for(
     assert response.json["rc"]
     for fragment in fragments:
         assert fragment in response.json["message"]
+
+
+class TestOutcomes:
+    """Each is told by a state of its own, never by how much was paid."""
+
+    def test_work_of_no_value_is_taken_as_any_other(self, horde: Horde, owner: Account, job: str) -> None:
+        change(horde.platform, "UPDATE jobs SET value = 0")
+        assert horde.submitted(owner, job) == 0
+        assert len(horde.status(only_request(horde))["generations"]) == 1
+        assert_refused(horde.submit(owner, job), 400, "DuplicateGen")
+
+    def test_in_maintenance_nothing_is_different(self, horde: Horde, owner: Account, job: str) -> None:
+        change(horde.platform, "UPDATE workers SET maintenance = true")
+        assert horde.submitted(owner, job) > 0
+        with unchanged(horde.platform):
+            assert_refused(horde.submit(owner, job), 400, "DuplicateGen")
+
+    def test_given_back_it_is_not_delivered_whatever_else_is_said(
+        self, horde: Horde, owner: Account, payer: Account, job: str
+    ) -> None:
+        assert horde.submitted(owner, job, state="faulted", gen_metadata=[CSAM, NSFW]) == 0
+        status = horde.status(only_request(horde))
+        assert (status["finished"], status["restarted"], status["waiting"]) == (0, 1, 1)
+        assert scalar(horde.platform, "SELECT count(*) FROM problem_jobs") == 0
+        assert horde.kudos(payer.balance) == 499
+
+    def test_a_request_for_one_image_that_fails_twice_goes_on(
+        self, horde: Horde, owner: Account, payer: Account
+    ) -> None:
+        request = horde.asked(payer)
+        for lost in range(1, 3):
+            job = horde.popped(owner)["id"]
+            for _ in range(2):
+                assert horde.submitted(owner, job, state="faulted") == 0
+            shown = horde.check(request)
+            assert (shown["restarted"], shown["waiting"], shown["done"]) == (lost, 1, False)
+        assert horde.submitted(owner, horde.popped(owner)["id"]) > 0
+        shown = horde.check(request)
+        assert (shown["finished"], shown["done"], shown["faulted"]) == (1, True, False)
+
+    def test_a_job_under_way_outlives_the_lifetime_of_its_request(
+        self, horde: Horde, owner: Account, job: str
+    ) -> None:
+        change(horde.platform, "UPDATE requests SET expires = now() - interval '1 second'")
+        assert sweep.expire_requests(horde.platform) == 0
+        assert horde.submitted(owner, job) > 0
+        assert len(horde.status(only_request(horde))["generations"]) == 1
+
+    @pytest.mark.parametrize("overdue", [True, False])
+    def test_a_cancelled_request_gets_nothing_back(
+        self, horde: Horde, owner: Account, job: str, overdue: bool
+    ) -> None:
+        request = only_request(horde)
+        horde.cancel(request)
+        if overdue:
+            change(horde.platform, "UPDATE jobs SET deadline = now() - interval '1 second'")
+            sweep.abort_overdue_jobs(horde.platform)
+        else:
+            horde.submitted(owner, job, state="faulted")
+        shown = horde.check(request)
+        assert (shown["waiting"], shown["done"], shown["faulted"]) == (0, True, False)
+        assert horde.pop(owner).json["ids"] == []
+
+    def test_more_metadata_than_possible_is_refused_before_anything_else(self, horde: Horde) -> None:
+        response = horde.submit("x" * 22, UNKNOWN, gen_metadata=[NSFW] * 51)
+        assert_refused(response, 400, "BadRequest", "50 entries")

@@ -9,6 +9,7 @@ from tests.support import (
     CASCADE,
     FLUX,
     MODEL,
+    PAINTER,
     SDXL,
     Account,
     Horde,
@@ -226,7 +227,12 @@ class TestSkipped:
                 {"allow_post_processing": False},
                 "post-processing",
             ),
-            ({"source_processing": "inpainting"}, {"allow_painting": False}, "painting"),
+            (
+                {"source_processing": "inpainting"},
+                {"models": [MODEL, PAINTER], "allow_painting": False},
+                "painting",
+            ),
+            ({"source_processing": "outpainting"}, {}, "models"),
             ({"params": {"transparent": True}}, {"allow_sdxl_controlnet": False}, "controlnet"),
             ({"params": {"steps": 31}}, {"limit_max_steps": True}, "step_count"),
             ({"trusted_workers": True}, {}, "untrusted"),
@@ -267,23 +273,23 @@ class TestSkipped:
     def test_the_reason_is_counted(
         self, horde: Horde, fields: dict[str, Any], offer: dict[str, Any], reason: str
     ) -> None:
-        able = {"models": [MODEL, SDXL, FLUX, CASCADE], "allow_lora": True, "allow_sdxl_controlnet": True}
+        models = [MODEL, SDXL, FLUX, CASCADE, PAINTER]
+        able = {"models": models, "allow_lora": True, "allow_sdxl_controlnet": True}
         newcomer, owner = horde.account(), horde.account(Role.TRUSTED)
         horde.asked(horde.account(amount=500), **{"nsfw": False} | fields)
         assert horde.skipped(newcomer, "unable", **{"allow_lora": True} | offer) == {reason: 1}
         assert horde.popped(owner, "able", **able)["ids"]
 
     def test_a_model_for_painting_alone(self, horde: Horde, owner: Account) -> None:
-        painting = "stable_diffusion_inpainting"
-        horde.asked(models=[painting])
-        assert horde.skipped(owner, models=[painting]) == {"models": 1}
-        horde.asked(models=[painting], source_processing="inpainting")
-        assert horde.popped(owner, models=[painting])["ids"]
+        horde.asked(models=[PAINTER])
+        assert horde.skipped(owner, models=[PAINTER]) == {"models": 1}
+        horde.asked(models=[PAINTER], source_processing="inpainting")
+        assert horde.popped(owner, models=[PAINTER])["ids"]
 
     def test_requests_are_counted_not_images(self, horde: Horde, owner: Account) -> None:
         for _ in range(3):
             horde.asked(models=[SDXL], nsfw=True, params={"n": 2})
-        assert horde.skipped(owner, nsfw=False) == {"models": 3}
+        assert horde.skipped(owner, nsfw=False) == {"models": 3, "nsfw": 3}
         assert horde.skipped(owner, nsfw=False, models=[SDXL]) == {"nsfw": 3}
 
 
@@ -303,6 +309,23 @@ class TestBatches:
     def test_one_at_a_time_if_the_requester_wants(self, horde: Horde, owner: Account) -> None:
         horde.asked(owner, disable_batching=True, params={"n": 2})
         assert [len(horde.popped(owner, amount=2)["ids"]) for _ in range(2)] == [1, 1]
+
+    @pytest.mark.parametrize(
+        ("asked", "offered", "batch"),
+        [
+            ([MODEL], MODEL, 4),
+            ([FLUX], FLUX, 1),
+            ([MODEL, FLUX], MODEL, 1),  # the heaviest that is asked for decides
+            ([], MODEL, 4),
+            ([], FLUX, 1),
+        ],
+    )
+    def test_fewer_of_heavy_models(
+        self, horde: Horde, owner: Account, asked: list[str], offered: str, batch: int
+    ) -> None:
+        size = {"width": 1024, "height": 1024}
+        horde.asked(horde.account(amount=100_000), models=asked, params={"n": 4, **size})
+        assert len(horde.popped(owner, models=[offered], amount=4)["ids"]) == batch
 
     def test_never_of_two_requests(self, horde: Horde, owner: Account) -> None:
         for prompt in ("one", "two"):

@@ -1,0 +1,1 @@
+"""Styles and collections: saved prompt templates with models and parameters, which others may use."""
