@@ -1,0 +1,1 @@
+"""Pages for people: how the horde is doing, and their accounts."""
