@@ -11,13 +11,14 @@ from flask import Flask
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from horde.generation import snapshot, sweep, webhooks
-from horde.image import rating_routes
+from horde.generation import snapshot, sweep, wakeups, webhooks
+from horde.image import rating_routes, style_routes
 from horde.image import routes as image_routes
+from horde.kudos import pricing, reconciliation, shared_keys
 from horde.kudos import service as ledger
-from horde.kudos import shared_keys
 from horde.model_reference import service as references
 from horde.moderation import routes as moderation_routes
+from horde.moderation import service as moderation
 from horde.platform import logs
 from horde.platform.database import make_engine
 from horde.platform.http import init_http
@@ -29,19 +30,39 @@ from horde.platform.periodic import Runner, Task
 from horde.platform.runtime import Platform
 from horde.settings import Settings, load_settings
 from horde.status import routes as status_routes
-from horde.users import passkeys, shared_key_routes
+from horde.status import statistics
+from horde.styles import collection_routes, example_routes, using
+from horde.styles import routes as text_style_routes
+from horde.users import (
+    education_routes,
+    kudos_routes,
+    monthly,
+    passkeys,
+    shared_key_routes,
+    supporters,
+    trust,
+)
 from horde.users import routes as user_routes
+from horde.web import pages
+from horde.workers import conduct, heartbeats, message_routes, team_routes
 from horde.workers import routes as worker_routes
-from horde.workers import service as workers
 
 AREAS = (
     image_routes.area,
     rating_routes.area,
+    style_routes.area,
+    example_routes.area,
+    text_style_routes.area,
+    collection_routes.area,
     moderation_routes.area,
     status_routes.area,
     shared_key_routes.area,
     user_routes.area,
+    education_routes.area,
+    kudos_routes.area,
+    message_routes.area,
     worker_routes.area,
+    team_routes.area,
 )
 
 TASKS = (
@@ -49,16 +70,27 @@ TASKS = (
     Task("groups in the queue", 2, lambda platform: snapshot.publish_groups(platform, "image")),
     Task("kudos ledger", 3, ledger.fold_all),
     Task("records", 5, sweep.fold_records),
-    Task("heartbeats", 5, workers.fold_heartbeats),
+    Task("uses of styles", 5, using.fold_uses),
+    Task("dropped jobs", 5, conduct.judge_dropped_jobs),
+    Task("heartbeats", 5, heartbeats.fold_heartbeats),
     Task("reservations", 5, sweep.release_reservations),
     Task("shared keys", 5, shared_keys.forget_spending),
     Task("overdue jobs", 10, sweep.abort_overdue_jobs),
     Task("worker speeds", 30, sweep.measure_speeds),
+    Task("trust", 60, trust.review),
     Task("expired requests", 60, sweep.expire_requests),
+    Task("monthly kudos", 3600, monthly.pay),
+    Task("supporters", 1800, supporters.refresh, slow=True),
+    Task("proof of the books", 600, reconciliation.check_nightly, slow=True),
     Task("stored images", 300, sweep.delete_old_pictures),
+    Task("statistics", 300, statistics.fold_totals),
     Task("empty lanes", 600, sweep.close_empty_lanes),
     Task("model references", 60, references.refresh),
 )
+
+
+MOST_CACHE_CONNECTIONS = 64
+"""Of one process."""
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -66,13 +98,17 @@ def create_app(settings: Settings | None = None) -> Flask:
     settings = settings or load_settings()
     logs.configure(settings)
     app = Flask(__name__, static_folder=None)
+    pricing.current()  # a network that does not fit is found before anything is served
     platform = make_platform(settings)
     app.extensions["horde"] = platform
     sender = webhooks.Sender()
     app.extensions["horde_webhooks"] = sender
+    app.extensions["horde_wakeups"] = wakeups.Wakeups(platform)
     app.extensions["horde_runner"] = Runner(platform, [*TASKS, Task("webhooks", 1, sender.deliver)])
     status_routes.BusyCalls(app)
     init_http(app, platform, AREAS)
+    app.register_blueprint(status_routes.site)
+    app.register_blueprint(pages.site)
     if isinstance(platform.store, LocalStore):
         app.register_blueprint(object_routes(platform.store))
     return app
@@ -86,9 +122,16 @@ def make_platform(settings: Settings) -> Platform:
         )
     secret = _secret(settings)
     pool_size = settings.database_pool_size
-    cache = redis.Redis.from_url(
-        settings.redis_url, socket_timeout=2, socket_connect_timeout=1, retry=Retry(NoBackoff(), 1)
+    # Calls wait for each other's connections, rather than taking Valkey for dead when many come at once.
+    connections = redis.BlockingConnectionPool.from_url(
+        settings.redis_url,
+        max_connections=MOST_CACHE_CONNECTIONS,
+        timeout=10,
+        socket_timeout=2,
+        socket_connect_timeout=1,
+        retry=Retry(NoBackoff(), 1),
     )
+    cache = redis.Redis.from_pool(connections)
     return Platform(
         settings=settings,
         engine=make_engine(settings.database_url, pool_size),
@@ -98,6 +141,7 @@ def make_platform(settings: Settings) -> Platform:
         store=make_store(settings, secret),
         secret=secret,
         proxy_user=passkeys.proxy_user,
+        is_profane=moderation.is_profane,
     )
 
 

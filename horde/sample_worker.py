@@ -21,6 +21,9 @@ BRIDGE_AGENT = "AI Horde Sample Worker:1:https://example.org/sample-worker"
 DEFAULT_MODELS = ("stable_diffusion", "Deliberate", "Dreamshaper", "SDXL 1.0", "Juggernaut XL")
 
 BATCH = 4
+WAIT_SECONDS = 5
+"""How long a pop may wait for a job, on a horde that knows such a thing; others answer at once. It is also
+how long a worker that is told to stop may take to notice."""
 TRIES = 10
 FINISH_SECONDS = 5.0
 """How long a worker that is told to stop goes on with the job in hand; a longer one it reports as faulted."""
@@ -99,6 +102,7 @@ class SampleWorker:
             "max_pixels": self._options.max_pixels,
             "threads": self._options.threads,
             "amount": BATCH,
+            "wait": WAIT_SECONDS,
             "allow_img2img": False,
             "allow_painting": False,
             "allow_post_processing": False,

@@ -9,7 +9,7 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -78,6 +78,21 @@ class Settings(BaseSettings):
     rating_service_url: str | None = None
     """https URL of a service that ratings of images are handed on to; when unset, they are only kept here."""
 
+    paused_notice_webhook: str | None = None
+    """https URL of a chat that is told when a worker has been paused for suspicion,"""
+    problem_user_webhook: str | None = None
+    """and of one that is told who keeps getting results that show abuse of children."""
+    kudos_trust_threshold: int | None = Field(None, ge=0)
+    """Accounts that have earned more kudos than this under evaluation become trusted; unset: none do."""
+
+    patreon_creator_access_token: SecretStr | None = None
+    """With it, and with the campaign, the horde's supporters on Patreon are known; unset: nobody asks."""
+    patreon_campaign_id: str | None = None
+    stripe_api_key: SecretStr | None = None
+    """With it those who subscribed with a card are known; unset: nobody asks."""
+    supporter_tiers: str
+    """File that says how many kudos a month supporters get, and where they are looked up."""
+
     request_ttl_seconds: int
     slow_request_ttl_seconds: int
     """How long a request outlives its last activity when an extra slow worker took part of it."""
@@ -103,13 +118,52 @@ class Settings(BaseSettings):
     worker_software: str
     """File that lists what each version of the known worker programs can do."""
     moderation_words: str
-    """File of words and symbols about youth that prompts are scanned for besides the moderators' filters."""
+    """File of words and symbols about youth that prompts are scanned for besides the moderators' filters, and
+    of profane words that names may not hold."""
+
+    horde_title: str
+    """What this horde calls itself,"""
+    horde_contact_email: str | None = None
+    """where people reach its operator,"""
+    horde_repository: str = ""
+    """where its source code can be had,"""
+    horde_logo: str = ""
+    """and the URL of its logo."""
+    news: str
+    """File of what the operator has to tell everybody."""
+    documents: str
+    """Folder of `welcome.md`, `terms.md`, `privacy.md` and `sponsors.md`: Jinja templates of Markdown."""
+
+    recaptcha_site_key: str | None = None
+    recaptcha_secret_key: SecretStr | None = None
+    """With both, whoever registers proves first to be human; when unset, nobody has to."""
+    captcha_script: str
+    """https URL of the program that shows the riddle, and"""
+    captcha_check: str
+    """of the service that judges its answer: reCAPTCHA's, or those of one that stands in for it."""
+    captcha_origins: Annotated[tuple[str, ...], NoDecode]
+    """Where that program may load parts from, such as `https://example.com` (comma-separated)."""
+
+    google_client_id: str | None = None
+    google_client_secret: SecretStr | None = Field(
+        None, validation_alias=AliasChoices("google_client_secret", "gloogle_client_secret")
+    )
+    """With both, people may log in with their account there; the misspelt name is one that operators have."""
+    discord_client_id: str | None = None
+    discord_client_secret: SecretStr | None = None
+    github_client_id: str | None = None
+    github_client_secret: SecretStr | None = None
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_json: bool = False
 
     @field_validator(
-        "trusted_proxies", "service_addresses", "outbound_networks", "ip_safe_networks", mode="before"
+        "trusted_proxies",
+        "service_addresses",
+        "outbound_networks",
+        "ip_safe_networks",
+        "captcha_origins",
+        mode="before",
     )
     @classmethod
     def _split(cls, value: object) -> object:
@@ -125,11 +179,17 @@ class Settings(BaseSettings):
             raise ValueError("a model reference is a file name or a URL that begins with https://")
         return value
 
-    @field_validator("rating_service_url")
+    @field_validator(
+        "rating_service_url",
+        "paused_notice_webhook",
+        "problem_user_webhook",
+        "captcha_script",
+        "captcha_check",
+    )
     @classmethod
     def _https(cls, value: str | None) -> str | None:
         if value is not None and not value.startswith("https://"):
-            raise ValueError("the rating service's URL begins with https://")
+            raise ValueError("this URL begins with https://")
         return value
 
     @field_validator("ip_checker_url")

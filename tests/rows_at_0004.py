@@ -107,9 +107,14 @@ def insert_job(db: Connection, job_id: UUID, request_id: UUID, model: str) -> No
 
 def insert_people(db: Connection, hash_of_key: str) -> None:
     """The owner of a worker, a school, and that worker."""
-    for user_id, role in ((1, "trusted"), (2, "education")):
+    for user_id, role, concurrency in ((1, "trusted", 30), (2, "education", 200)):
         insert(
-            db, "users", id=user_id, username="Somebody", external_id=str(UUID(int=user_id)), concurrency=30
+            db,
+            "users",
+            id=user_id,
+            username="Somebody",
+            external_id=str(UUID(int=user_id)),
+            concurrency=concurrency,
         )
         insert(db, "accounts", id=8 + 2 * user_id, user_id=user_id, purpose="balance", floor=14)
         insert(db, "accounts", id=9 + 2 * user_id, user_id=user_id, purpose="escrow")

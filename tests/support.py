@@ -38,6 +38,8 @@ def make_settings(var_dir: Path, **values: Any) -> Settings:
 MODEL = "stable_diffusion"
 SDXL, CASCADE, FLUX = "SDXL 1.0", "Stable Cascade 1.0", "Flux.1-Schnell fp8 (Compact)"
 """Models of the starter reference, one for each of these baselines."""
+PAINTER = "stable_diffusion_inpainting"
+"""One that is made for filling in parts of images."""
 AGENT = "AI Horde Worker reGen:13:https://example.com"
 """Worker software that can do everything and earns the full reward."""
 TABLES = sorted(table.name for table in Base.metadata.sorted_tables)
@@ -226,7 +228,7 @@ _MISCOUNTED = text("""
     SELECT id, jobs, n, cancelled, faulted, taken, lost FROM requests, LATERAL (
         SELECT count(*) FILTER (WHERE state IN ('processing', 'ok', 'censored', 'csam')) AS taken,
             count(*) FILTER (WHERE state IN ('faulted', 'aborted')) AS lost
-        FROM jobs WHERE jobs.request_id = requests.id
+        FROM jobs WHERE jobs.request_id = requests.id AND NOT decoy
     ) counted
     WHERE CASE WHEN cancelled OR faulted THEN n <> 0 ELSE n + taken <> jobs END
         OR n + taken > jobs

@@ -16,11 +16,14 @@ from horde.app import create_app
 from horde.image import asked
 from horde.image.schemas import GenerationInputStable
 from horde.kudos import service as ledger
+from horde.kudos.pricing import base_price
 from horde.platform import migrate
 from horde.platform.database import make_engine
 from horde.platform.embedded import ServiceUrls
 from horde.tables import Base
-from horde.users.rules import key_hash
+from horde.users import service as users
+from horde.users.rules import Role, key_hash
+from kudos_model.features import JobFeatures
 from tests.rows_at_0004 import (
     BEGUN,
     JOB,
@@ -127,6 +130,11 @@ def upgraded(at_0004: Engine, redis_url: str, tmp_path: Path) -> Iterator[Horde]
     platform.close()
 
 
+def test_educators_get_back_what_they_had(upgraded: Horde) -> None:
+    users.set_role(upgraded.platform, 2, Role.EDUCATION, False)
+    assert upgraded.call("GET", "/users/2").json["concurrency"] == 30
+
+
 class TestLiveRequests:
     def test_they_are_looked_at(self, upgraded: Horde) -> None:
         for request, waiting, processing in ((PLAIN, 2, 0), (SCHOOLS, 1, 0), (BEGUN, 1, 1)):
@@ -144,9 +152,11 @@ class TestLiveRequests:
         assert popped[0]["payload"]["seed"] == "7"
         assert "clip_skip" not in popped[1]["payload"]  # which this model asks for, but nobody was told
         rewards = [upgraded.submitted(OWNER_KEY, image) for job in popped for image in job["ids"]]
-        assert rewards == [9.42, 9.42, 2 * 7.79, 2 * 19.37]
+        # Who accepts any model is charged for the one that is taken, at today's price.
+        chosen = 2 * base_price(JobFeatures(512, 512, 30, "k_euler_a", 5.0))
+        assert rewards == [9.42, 9.42, float(chosen), 2 * 19.37]
         ledger.fold_all(upgraded.platform)
-        for request, kudos in ((PLAIN, 22), (SCHOOLS, 18), (BEGUN, 96)):
+        for request, kudos in ((PLAIN, 22), (SCHOOLS, round(chosen + 2)), (BEGUN, 96)):
             found = upgraded.status(str(request))
             assert (found["done"], found["kudos"]) == (True, kudos)
         assert scalar(upgraded.platform, "SELECT count(*) FROM reservations") == 0

@@ -96,3 +96,23 @@ def test_a_task_waits_its_time(platform: Platform) -> None:
     runner.run_due()
     runner.run_due()
     assert count.runs == 1
+
+
+def test_nobody_waits_for_a_slow_task(settings: Settings) -> None:
+    begun, go_on, count = threading.Event(), threading.Event(), Count()
+
+    def dawdle(_platform: Platform) -> None:
+        begun.set()
+        go_on.wait(10)
+
+    platform = make_platform(settings)
+    runner = Runner(platform, [Task("slow", 0, dawdle, slow=True), Task("count", 0, count)])
+    runner.start()
+    try:
+        assert begun.wait(10)
+        seen = count.runs
+        wait_until(lambda: count.runs > seen + 2)
+    finally:
+        go_on.set()
+        runner.stop()
+        platform.close()
