@@ -10,9 +10,8 @@ from sqlalchemy import text
 from benchmarks.report import milliseconds, percentile, print_table
 from benchmarks.services import StatementCount, fresh_horde
 from horde.app import open_platform
-from horde.generation import queue as waiting
-from horde.generation import snapshot
-from horde.generation.queue import Offer
+from horde.generation import finding, snapshot
+from horde.generation.finding import Offer
 from horde.image import jobs, matching, seeding
 from horde.image.schemas import PopInputStable
 from horde.image.seeding import Mix
@@ -178,7 +177,7 @@ class _Bench:
 
     def _find(self) -> bool:
         with self._platform.engine.connect() as db:
-            found = waiting.find(db, self._offer)
+            found = finding.find(db, self._offer)
             db.rollback()
         return found.request is not None
 

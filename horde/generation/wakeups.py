@@ -19,7 +19,7 @@ import structlog
 from sqlalchemy import text
 
 from horde.generation import snapshot
-from horde.generation.queue import Offer
+from horde.generation.finding import Offer
 from horde.generation.rules import ANY_MODEL, ANY_WORKER, LaneKey
 from horde.platform.runtime import Platform
 

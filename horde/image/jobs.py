@@ -8,7 +8,8 @@ from uuid import UUID
 from sqlalchemy import Connection, Row
 
 from horde.generation import queue
-from horde.generation.queue import Assignment, Offer
+from horde.generation.finding import Offer
+from horde.generation.queue import Assignment
 from horde.generation.wakeups import Wakeups
 from horde.image import facts, rules, sources
 from horde.image.plans import KIND
@@ -76,7 +77,7 @@ def pop(
         return {**jobs, "messages": messages.for_pop(platform, worker.id)}
     if worker.maintenance:
         raise Forbidden(worker_rules.maintenance_text(worker.maintenance_message), "WorkerMaintenance")
-    skipped = count_skipped(platform, worker) | outcome.refused
+    skipped = {**count_skipped(platform, worker), **outcome.refused}
     return {**_nothing(skipped), "messages": messages.for_pop(platform, worker.id)}
 
 

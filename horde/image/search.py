@@ -11,8 +11,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Row
 
-from horde.generation import queue
-from horde.generation.queue import Found, Offer
+from horde.generation import finding
+from horde.generation.finding import Found, Offer
 from horde.generation.rules import ANY_MODEL
 from horde.image import asked, matching, plans
 from horde.image.plans import KIND
@@ -50,12 +50,12 @@ class Outcome:
     """What a search came to."""
 
     request: Row[Any] | None
-    """The locked request (see `queue.Found`)"""
+    """The locked request (see `finding.Found`)"""
     choice: Choice | None
     """and what to do of it; without it nothing was found."""
     candidates: int
     """How many requests were looked at closely."""
-    refused: dict[str, int]
+    refused: Mapping[str, int]
     """How many of them only such a look refused, for each reason."""
 
 
@@ -99,7 +99,7 @@ def nothing_there(platform: Platform, offer: Offer) -> bool:
     if not platform.local.get(_idle_key(offer), IDLE_SECONDS, lambda: False):
         return False
     with platform.read() as db:
-        return not queue.anything(db, offer)
+        return not finding.anything(db, offer)
 
 
 def _idle_key(offer: Offer) -> str:
@@ -121,27 +121,27 @@ def _search(platform: Platform, db: Connection, offer: Offer) -> Outcome:
     key = f"unsuited:{hash((tuple(offer.models), offer.offered))}"
     unsuited: dict[str, None] = platform.local.get(key, UNSUITED_SECONDS, dict)
     attempt = _Attempt(offer, image_models(platform).models, unsuited)
-    found = queue.find(db, attempt.offer, refused=attempt.refused)
+    found = finding.find(db, attempt.offer, refused=attempt.refused)
     while attempt.again(found):
-        found = queue.find(db, attempt.offer, refused=attempt.refused)
-    if attempt.choice is not None or not found.candidates:
-        return Outcome(found.request, attempt.choice, found.candidates, {})
-    key = f"cursor:{offer.worker_id}"
-    after = platform.local.get(key, CURSOR_SECONDS, lambda: queue.TOP)
-    found = queue.find_further(db, attempt.offer, refused=attempt.refused, after=after)
+        found = finding.find(db, attempt.offer, refused=attempt.refused)
+    # If the head was all there is, what it holds is refused, or somebody else's just now.
+    if attempt.choice is None and (found.request is not None or found.more):
+        found = _search_on(platform, db, attempt)
+    return Outcome(found.request, attempt.choice, found.candidates, found.refused)
+
+
+def _search_on(platform: Platform, db: Connection, attempt: "_Attempt") -> Found:
+    """Search much further on, from where this worker's last search ended."""
+    key = f"cursor:{attempt.offer.worker_id}"
+    after = platform.local.get(key, CURSOR_SECONDS, lambda: finding.TOP)
+    found = finding.find_further(db, attempt.offer, refused=attempt.refused, after=after)
     while attempt.again(found):
-        found = queue.find_further(db, attempt.offer, refused=attempt.refused, after=after)
+        found = finding.find_further(db, attempt.offer, refused=attempt.refused, after=after)
     if found.request is None:
-        platform.local.put(key, CURSOR_SECONDS, found.reached or queue.TOP)
+        platform.local.put(key, CURSOR_SECONDS, found.reached or finding.TOP)
     elif attempt.choice is None:
         platform.local.put(key, CURSOR_SECONDS, (found.request.rank, found.request.id))
-    refused = {"blacklist": found.refused_for_words, "kudos": found.refused_for_kudos}
-    return Outcome(
-        found.request,
-        attempt.choice,
-        found.candidates,
-        {reason: count for reason, count in refused.items() if count},
-    )
+    return found
 
 
 class _Attempt:
