@@ -4,7 +4,7 @@ import orjson
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from horde.generation import settlement, wakeups
+from horde.generation import calls, settlement
 from horde.generation.rules import FASTEST, SHORTEST_SECONDS
 from horde.platform.runtime import Platform
 
@@ -55,7 +55,7 @@ def abort_overdue_jobs(platform: Platform) -> int:
     while True:
         with platform.engine.begin() as db:
             aborted = settlement.abort_overdue(db, BATCH)
-        wakeups.announce_again(platform, aborted)
+        calls.announce_again(platform, aborted)
         total += len(aborted)
         if len(aborted) < BATCH:
             return total

@@ -1,99 +1,40 @@
 """Waking workers that wait for something to do, as soon as it is in the queue.
 
-Whoever queues results publishes what they demand over Valkey. Every process has one subscription, and wakes
-as many of its waiting workers as there is work, only those that could do it. A woken worker searches the
-queue like any other, so nothing goes wrong if it is late or finds nothing; it then passes the call on. Lost
-calls do not matter for long: every few seconds all who wait are held against the snapshot of the queue.
+Whoever queues results publishes what they demand over Valkey. Every process has one subscription. Together
+they wake as many of their waiting workers as there is work, only those that could do it: each claims the
+results that it wakes somebody for. A woken worker searches the queue like any other, so nothing goes wrong if
+it is late or finds nothing. If it may not take what is there, the next one is woken; a process that has
+nobody left passes the call on to the others. Lost calls do not matter for long: every few seconds all who
+wait are held against the snapshot of the queue.
 """
 
+import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from uuid import UUID
 
-import orjson
 import redis
 import structlog
-from sqlalchemy import text
 
-from horde.generation import snapshot
+from horde.generation import calls, snapshot
+from horde.generation.calls import Call
 from horde.generation.finding import Offer
-from horde.generation.rules import ANY_MODEL, ANY_WORKER, LaneKey
+from horde.generation.rules import ANY_MODEL, ANY_WORKER
 from horde.platform.runtime import Platform
 
-CHANNEL = "horde:queued"
 RECHECK_SECONDS = 3.0
 """How often waiting workers are held against the snapshot of the queue."""
 TICK_SECONDS = 1.0
 """How soon it is noticed that this process is to end."""
-OUTAGE_SECONDS = 5.0
-"""How long nothing is published after a failure of Valkey."""
+RETRY_SECONDS = (0.02, 0.04, 0.08, 0.16, 0.32)
+"""Pauses of a called worker that finds what others are taking just then: there may be more of the same."""
 MOST_TRIES = 10
 """Workers of one process that are woken for one result, one after the other, until one takes it."""
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """Word that results wait in the queue."""
-
-    kind: str
-    lanes: Sequence[LaneKey]
-    size: int
-    avoided: Sequence[UUID]
-    """Workers that their requester does not want."""
-    results: int
-
-    def encode(self) -> bytes:
-        """The call as it is published."""
-        lanes = {(lane.model, lane.target, lane.needs) for lane in self.lanes}
-        return orjson.dumps(
-            [
-                self.kind,
-                self.size,
-                list(self.avoided),
-                self.results,
-                [[model, target, f"{needs:x}"] for model, target, needs in lanes],
-            ]
-        )
-
-
-def announce(platform: Platform, call: Call) -> None:
-    """Wake workers for what has just been queued. Never fails; call it after the transaction committed."""
-    if platform.local.get("announcements pause", OUTAGE_SECONDS, lambda: False):
-        return
-    try:
-        platform.cache.publish(CHANNEL, call.encode())
-    except redis.RedisError:
-        platform.local.put("announcements pause", OUTAGE_SECONDS, True)
-        log.warning("waiting workers not called", seconds=OUTAGE_SECONDS)
-
-
-_WAITING = text("""
-    SELECT kind, size, n, CASE WHEN worker_blacklist THEN workers ELSE '{}' END AS avoided, ARRAY(
-        SELECT json_build_array(model, target, needs, size_class) FROM lanes
-        WHERE lanes.id = ANY(requests.lanes)
-    ) AS standing
-    FROM requests WHERE id = ANY(CAST(:ids AS uuid[])) AND n > 0
-""")
-
-
-def announce_again(platform: Platform, request_ids: Iterable[UUID]) -> None:
-    """Wake workers for those of some requests that wait again, after the transaction that gave them back."""
-    ids = list(set(request_ids))
-    if not ids:
-        return
-    with platform.read() as db:
-        rows = db.execute(_WAITING, {"ids": ids}).all()
-    for row in rows:
-        lanes = [
-            LaneKey(row.kind, model, UUID(target), int(needs, 2), size_class)
-            for model, target, needs, size_class in row.standing
-        ]
-        announce(platform, Call(row.kind, lanes, row.size, row.avoided, row.n))
 
 
 @dataclass(slots=True, eq=False)
@@ -106,6 +47,27 @@ class _Round:
     left: int
     """Results that nobody has been woken for."""
     tries: int
+    call: Call | None = None
+    """What the workers of other processes are to hear, if those of this one cannot take them."""
+
+
+def _suitability(call: Call) -> Callable[[Offer], bool]:
+    """Whether a worker could take what a call speaks of."""
+    wanted: dict[str, list[tuple[UUID, int]]] = {}
+    for model, target, needs in call.demands:
+        wanted.setdefault(model, []).append((target, needs))
+    unwanted = frozenset(call.avoided)
+
+    def suits(offer: Offer) -> bool:
+        if call.size > offer.size or offer.worker_id in unwanted:
+            return False
+        return any(
+            not needs & ~offer.offered and target in (ANY_WORKER, offer.worker_id)
+            for model in (*offer.models, ANY_MODEL)
+            for target, needs in wanted.get(model, ())
+        )
+
+    return suits
 
 
 class Waiter:
@@ -121,15 +83,23 @@ class Waiter:
         """For what it is called,"""
         self.serving: _Round | None = None
         """and for what it searches now."""
+        self._retries = 0
         self._wakeups = wakeups
         self._until = time.monotonic() + seconds
 
-    def wait(self, *, refused: bool) -> bool:
+    def wait(self, *, found: bool, busy: bool) -> bool:
         """Wait until there may be something for this worker; False when its time is over.
 
-        `refused` tells that something was there when it searched last, which it could not take.
+        `found` tells that something was there when it searched last, which it could not take, and `busy`
+        that others may have been taking it just then.
         """
-        self._wakeups.lie_down(self, refused=refused)
+        called = self.serving is not None and self.serving.call is not None
+        if busy and called and self._retries < len(RETRY_SECONDS):
+            self.event.wait(RETRY_SECONDS[self._retries])
+            self._retries += 1
+            return not self._wakeups.ending and time.monotonic() < self._until
+        self._retries = 0
+        self._wakeups.lie_down(self, refused=found)
         self.event.wait(max(0.0, self._until - time.monotonic()))
         return self._wakeups.get_up(self)
 
@@ -151,6 +121,9 @@ class Wakeups:
         self._closed = threading.Event()
         self._listener: threading.Thread | None = None
         self._recheck_at = 0.0
+        self._name = secrets.token_urlsafe(6)
+        self._unserved: list[Call] = []
+        """Calls to pass on."""
 
     @property
     def ending(self) -> bool:
@@ -191,6 +164,7 @@ class Wakeups:
                 for unserved in (waiter.serving, waiter.round):
                     if unserved is not None:
                         self._ring_next(unserved)
+            self._pass_on()
 
     def lie_down(self, waiter: Waiter, *, refused: bool) -> None:
         """Note that a waiter has nothing to do; what it could not take is passed on."""
@@ -204,6 +178,7 @@ class Wakeups:
                 self._rest(waiter)
             if self.ending:
                 waiter.event.set()
+        self._pass_on()
 
     def get_up(self, waiter: Waiter) -> bool:
         """Note that a waiter goes to search, if it was called, which is told; it may be called meanwhile."""
@@ -223,23 +198,31 @@ class Wakeups:
         """Wake those who could do what a published call speaks of, as many as there are results."""
         if not self._resting:
             return
-        kind, size, avoided, results, lanes = orjson.loads(message)
-        wanted: dict[str, list[tuple[UUID, int]]] = {}
-        for model, target, needs in lanes:
-            wanted.setdefault(model, []).append((UUID(target), int(needs, 16)))
-        unwanted = frozenset(map(UUID, avoided))
-
-        def suits(offer: Offer) -> bool:
-            if size > offer.size or offer.worker_id in unwanted:
-                return False
-            return any(
-                not needs & ~offer.offered and target in (ANY_WORKER, offer.worker_id)
-                for model in (*offer.models, ANY_MODEL)
-                for target, needs in wanted.get(model, ())
-            )
-
+        call = Call.decode(message)
+        if self._name in call.passed_by:
+            return
+        pools = [(call.kind, model) for model in {model for model, _, _ in call.demands}]
+        each = _Round(pools, _suitability(call), 0, 0, call)
         with self._lock:
-            self._ring(_Round([(kind, model) for model in wanted], suits, results, results + MOST_TRIES))
+            wanted = self._count(each, call.results)
+        granted = calls.claim(self._platform, call, wanted) if wanted else 0
+        if granted:
+            each.left, each.tries = granted, granted + MOST_TRIES
+            with self._lock:
+                self._ring(each)
+                self._give_up(each)
+            self._pass_on()
+
+    def _count(self, each: _Round, most: int) -> int:
+        """How many of those who rest a round suits, up to `most`."""
+        found: set[Waiter] = set()
+        for pool in each.pools:
+            for waiter in self._resting.get(pool, ()):
+                if len(found) >= most:
+                    return most
+                if each.suits(waiter.offer):
+                    found.add(waiter)
+        return len(found)
 
     def recheck(self) -> None:
         """Wake as many of those who rest as the snapshot of the queue has requests that they might take."""
@@ -283,6 +266,19 @@ class Wakeups:
     def _ring_next(self, each: _Round) -> None:
         each.left += 1
         self._ring(each)
+        self._give_up(each)
+
+    def _give_up(self, each: _Round) -> None:
+        """Note what nobody here can take any more for other processes."""
+        if each.call is not None and each.left and len(each.call.passed_by) < calls.MOST_PASSED:
+            self._unserved.append(each.call.passed_on(self._name, each.left))
+            each.left = 0
+
+    def _pass_on(self) -> None:
+        """Publish what has been noted; not while others wait for the lock."""
+        with suppress(IndexError):
+            while True:
+                calls.announce(self._platform, self._unserved.pop())
 
     def _ring(self, each: _Round) -> None:
         for pool in each.pools:
@@ -319,7 +315,7 @@ class Wakeups:
                 with self._platform.cache.pubsub(  # type: ignore[no-untyped-call]
                     ignore_subscribe_messages=True
                 ) as channel:
-                    channel.subscribe(CHANNEL)
+                    channel.subscribe(calls.CHANNEL)
                     while not self._closed.is_set():
                         message = channel.get_message(timeout=TICK_SECONDS)
                         if message is not None:

@@ -65,7 +65,9 @@ def pop(
         # Whoever can be called before it searches misses nothing.
         with wakeups.waiting(_wanted(worker, friends, offer), offer.wait) as waiter:
             jobs, outcome = _find_and_take(platform, worker, friends, offer)
-            while jobs is None and waiter.wait(refused=outcome.candidates > 0) and not gone():
+            while (
+                jobs is None and waiter.wait(found=outcome.candidates > 0, busy=outcome.busy) and not gone()
+            ):
                 worker = _once_more(platform, api_key, address, worker)
                 if worker.maintenance:
                     break

@@ -58,6 +58,11 @@ class Outcome:
     refused: Mapping[str, int]
     """How many of them only such a look refused, for each reason."""
 
+    @property
+    def busy(self) -> bool:
+        """Whether others may have been taking just then what this worker would have got."""
+        return self.request is None and self.candidates > sum(self.refused.values())
+
 
 NOTHING = Outcome(None, None, 0, {})
 

@@ -9,8 +9,8 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from horde.generation import queue, snapshot, wakeups
-from horde.generation.wakeups import Call
+from horde.generation import calls, queue, snapshot
+from horde.generation.calls import Call
 from horde.image import plans, prospects, rules, sources, upfront
 from horde.image.admission import (
     Admitted,
@@ -227,7 +227,7 @@ def _enqueue(db: Connection, new: Draft, row: dict[str, Any], limits: dict[str, 
 def _call_workers(platform: Platform, queued: Draft) -> None:
     request = queued.admitted.request
     avoided = queued.admitted.wanted if request.worker_blacklist else ()
-    wakeups.announce(platform, Call(KIND, queued.lanes, queued.base.size, avoided, results=request.params.n))
+    calls.announce(platform, Call.of(KIND, queued.lanes, queued.base.size, avoided, results=request.params.n))
 
 
 def _answer(platform: Platform, asked: Draft, queued: Draft) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import Row
 
-from horde.generation import queue, settlement, wakeups, webhooks
+from horde.generation import calls, queue, settlement, webhooks
 from horde.generation.rules import DELIVERED, too_fast
 from horde.image import asked, prices, statistics
 from horde.image.plans import KIND
@@ -102,7 +102,7 @@ def _fault(platform: Platform, job: Row[Any]) -> float:
     with platform.engine.begin() as db:
         lost = settlement.lose(db, job, statistics.details(job, image_models(platform).models))
     if lost:
-        wakeups.announce_again(platform, [job.request_id])
+        calls.announce_again(platform, [job.request_id])
     else:
         _refuse_ended(platform, job.id, "faulted")
     return 0.0

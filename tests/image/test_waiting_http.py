@@ -1,5 +1,6 @@
 """Pops that wait: the answer comes as soon as there is a job, and nothing is lost or held meanwhile."""
 
+import math
 import socket
 import threading
 from collections.abc import Iterator
@@ -11,9 +12,9 @@ import pytest
 from werkzeug.test import TestResponse
 
 from horde.app import create_app
-from horde.generation import sweep, wakeups
+from horde.generation import sweep
 from horde.generation.wakeups import Wakeups
-from horde.image import jobs
+from horde.image import jobs, routes
 from horde.image.schemas import PopInputStable
 from horde.platform.http import Connection
 from horde.users.rules import Role
@@ -26,6 +27,7 @@ from tests.support import (
     another_process,
     assert_refused,
     change,
+    counted_statements,
     forget,
     scalar,
 )
@@ -92,6 +94,12 @@ class TestBeingWoken:
             ids = [call.result(LONG).json["ids"] for call in calls]
         assert len({job for each in ids for job in each}) == 3
 
+    def test_all_at_once(self, horde: Horde, pool: ThreadPoolExecutor, owner: Account) -> None:
+        """Those who find the request in somebody else's hands try again."""
+        with waiting(horde, pool, owner, *map(str, range(12))) as calls, not_rechecking(horde):
+            horde.asked(owner, params={"n": 12})
+            assert all(call.result(LONG).json["ids"] for call in calls)
+
     def test_what_is_given_back(self, horde: Horde, pool: ThreadPoolExecutor, owner: Account) -> None:
         request = horde.asked()
         job = horde.popped(owner, "careless")["id"]
@@ -120,10 +128,10 @@ class TestBeingWoken:
         avoided = str(scalar(horde.platform, "SELECT id FROM workers WHERE name = 'avoided'"))
         horde.asked(owner, workers=[avoided], worker_blacklist=True)
         assert calls.pop("able").result(LONG).json["ids"]
-        assert bell.waiters == len(calls)
+        until(lambda: bell.waiters == len(calls))
         horde.asked(owner, workers=[avoided])
         assert calls.pop("avoided").result(LONG).json["ids"]
-        assert bell.waiters == len(calls)
+        until(lambda: bell.waiters == len(calls))
         for fields in ({"models": [SDXL]}, {"params": {"width": 64, "height": 64}}, {"nsfw": False}):
             horde.asked(owner, **fields)
         assert all(call.result(LONG).json["ids"] for call in calls.values())
@@ -160,6 +168,44 @@ class TestBeingWoken:
             horde.asked()
             assert call.result(LONG).json["ids"]
             waiting_of(cut_off).close()
+
+
+@contextmanager
+def not_rechecking(*hordes: Horde) -> Iterator[None]:
+    """Nobody is held against the snapshot of the queue inside, so that only calls wake workers."""
+    for horde in hordes:
+        waiting_of(horde)._recheck_at = math.inf
+    yield
+    for horde in hordes:
+        waiting_of(horde)._recheck_at = 0.0
+
+
+class TestSeveralProcesses:
+    def test_one_of_them_wakes_a_worker_for_a_result(
+        self, horde: Horde, pool: ThreadPoolExecutor, owner: Account
+    ) -> None:
+        with another_process(horde) as other, waiting(horde, pool, owner, "here") as (here,):
+            with waiting(other, pool, owner, "there") as (there,), not_rechecking(horde, other):
+                with counted_statements() as sent:
+                    horde.asked()
+                    until(lambda: here.done() or there.done())
+                assert len([statement for statement in sent if "SKIP LOCKED" in statement]) == 1
+                horde.asked()
+                assert here.result(LONG).json["ids"] != there.result(LONG).json["ids"]
+            waiting_of(other).close()
+
+    @pytest.mark.parametrize("n", [1, 3])
+    def test_what_one_of_them_cannot_do_another_one_does(
+        self, horde: Horde, pool: ThreadPoolExecutor, owner: Account, n: int
+    ) -> None:
+        tame, wild = ([f"{what} {number}" for number in range(n)] for what in ("tame", "wild"))
+        with another_process(horde) as other, waiting(horde, pool, owner, *tame, blacklist=["ugly"]) as tamed:
+            with waiting(other, pool, owner, *wild) as wilder, not_rechecking(horde, other):
+                horde.asked(prompt="an ugly duckling", params={"n": n})
+                assert all(call.result(LONG).json["ids"] for call in wilder)
+                horde.asked(prompt="a swan", params={"n": n})
+                assert all(call.result(LONG).json["ids"] for call in tamed)
+            waiting_of(other).close()
 
 
 class TestEnding:
@@ -199,6 +245,17 @@ class TestEnding:
             assert_refused(call.result(LONG), 403, "WorkerMaintenance", "maintenance mode")
         assert horde.check(request)["waiting"] == 1
         assert_refused(horde.pop(owner, "tired", wait=LONG), 403, "WorkerMaintenance", "maintenance mode")
+
+    def test_when_very_many_wait_others_do_not(
+        self, horde: Horde, pool: ThreadPoolExecutor, owner: Account, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Those who wait hold their connections, of which a process takes only so many."""
+        monkeypatch.setattr(routes, "MOST_WAITING", 2)
+        with waiting(horde, pool, owner, "one", "two") as calls:
+            third = pool.submit(horde.pop, owner, "three", wait=LONG)
+            assert third.result(LONG / 3).json["ids"] == []
+            horde.asked(params={"n": 2})
+            assert all(call.result(LONG).json["ids"] for call in calls)
 
     def test_an_owner_who_is_flagged_meanwhile(
         self, horde: Horde, pool: ThreadPoolExecutor, owner: Account
@@ -263,11 +320,3 @@ def test_whether_a_client_has_hung_up(horde: Horde) -> None:
     connection.take_no_more()
     with app.test_request_context():
         assert not Connection().hung_up()
-
-
-def test_a_call_survives_its_journey(horde: Horde) -> None:
-    bell = Wakeups(horde.platform)
-    bell.hear(wakeups.Call("image", [], 1, [], 1).encode())
-    with bell._lock:
-        assert bell._resting == {}
-    bell.close()
