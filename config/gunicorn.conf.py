@@ -1,8 +1,10 @@
 """How gunicorn serves the application; the numbers come from the settings."""
 
 import gc
+import multiprocessing
 import os
 import resource
+import sys
 from typing import Any
 
 from horde.settings import load_settings
@@ -33,8 +35,23 @@ if os.path.isdir(MEMORY_FOLDER):
     worker_tmp_dir = MEMORY_FOLDER
 
 
+def _check_files() -> None:
+    from horde.app import CannotStart, check_files
+
+    try:
+        check_files(settings)
+    except CannotStart as error:
+        sys.exit(f"The server cannot start. {error}")
+
+
 def on_starting(_server: Any) -> None:
-    """Allow as many open files as the connections need."""
+    """Look at the operator's files, and allow as many open files as the connections need."""
+    # In a process of its own: here nothing of the application may be loaded before gevent has changed Python.
+    check = multiprocessing.get_context("fork").Process(target=_check_files)
+    check.start()
+    check.join()
+    if check.exitcode:
+        sys.exit(check.exitcode)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = worker_connections + 512
     if soft != resource.RLIM_INFINITY and soft < wanted:

@@ -17,6 +17,7 @@ from horde.image import routes as image_routes
 from horde.kudos import pricing, reconciliation, shared_keys
 from horde.kudos import service as ledger
 from horde.model_reference import service as references
+from horde.moderation import problems
 from horde.moderation import routes as moderation_routes
 from horde.moderation import service as moderation
 from horde.platform import logs
@@ -29,8 +30,8 @@ from horde.platform.objectstore.routes import object_routes
 from horde.platform.periodic import Runner, Task
 from horde.platform.runtime import Platform
 from horde.settings import Settings, load_settings
+from horde.status import documents, news, statistics
 from horde.status import routes as status_routes
-from horde.status import statistics
 from horde.styles import collection_routes, example_routes, using
 from horde.styles import routes as text_style_routes
 from horde.users import (
@@ -44,8 +45,9 @@ from horde.users import (
 )
 from horde.users import routes as user_routes
 from horde.web import pages
-from horde.workers import conduct, heartbeats, message_routes, team_routes
+from horde.workers import conduct, heartbeats, message_routes, messages, team_routes
 from horde.workers import routes as worker_routes
+from kudos_model.estimator import WrongNetwork
 
 AREAS = (
     image_routes.area,
@@ -86,11 +88,30 @@ TASKS = (
     Task("statistics", 300, statistics.fold_totals),
     Task("empty lanes", 600, sweep.close_empty_lanes),
     Task("model references", 60, references.refresh),
+    Task("expired messages", 3600, messages.purge),
+    Task("problem jobs", 3600, problems.purge),
 )
 
 
 MOST_CACHE_CONNECTIONS = 64
 """Of one process."""
+
+
+class CannotStart(Exception):
+    """Something has to be put right before the server can start; the message says what and where."""
+
+
+def check_files(settings: Settings) -> None:
+    """Raise `CannotStart` if a file is broken that only some call would need: nobody shall find out by that.
+
+    A server that runs does not end because of such a file, and neither does it replace its processes in vain.
+    """
+    try:
+        pricing.current()
+        documents.check(settings)
+        news.load_news(settings.config_path(settings.news))
+    except (WrongNetwork, documents.DocumentError, news.NewsError) as error:
+        raise CannotStart(str(error)) from error
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -99,6 +120,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     logs.configure(settings)
     app = Flask(__name__, static_folder=None)
     pricing.current()  # a network that does not fit is found before anything is served
+    documents.remember(settings)
     platform = make_platform(settings)
     app.extensions["horde"] = platform
     sender = webhooks.Sender()

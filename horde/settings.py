@@ -86,8 +86,9 @@ class Settings(BaseSettings):
     """Accounts that have earned more kudos than this under evaluation become trusted; unset: none do."""
 
     patreon_creator_access_token: SecretStr | None = None
-    """With it, and with the campaign, the horde's supporters on Patreon are known; unset: nobody asks."""
+    """With it the horde's supporters on Patreon are known; unset: nobody asks."""
     patreon_campaign_id: str | None = None
+    """Only supporters of this campaign count; unset: those of all that the token's owner has."""
     stripe_api_key: SecretStr | None = None
     """With it those who subscribed with a card are known; unset: nobody asks."""
     supporter_tiers: str
@@ -99,6 +100,8 @@ class Settings(BaseSettings):
     signed_url_seconds: int
     object_lifetime_seconds: int
 
+    anonymous_access: bool
+    """Whether people without an account are served: those who send the key 0000000000."""
     max_concurrency_default: int
     max_workers_untrusted: int
     max_workers_trusted: int
@@ -123,7 +126,9 @@ class Settings(BaseSettings):
 
     horde_title: str
     """What this horde calls itself,"""
-    horde_contact_email: str | None = None
+    horde_contact_email: str | None = Field(
+        None, validation_alias=AliasChoices("horde_contact_email", "horde_email")
+    )
     """where people reach its operator,"""
     horde_repository: str = ""
     """where its source code can be had,"""
@@ -143,6 +148,10 @@ class Settings(BaseSettings):
     """of the service that judges its answer: reCAPTCHA's, or those of one that stands in for it."""
     captcha_origins: Annotated[tuple[str, ...], NoDecode]
     """Where that program may load parts from, such as `https://example.com` (comma-separated)."""
+    google_site_verification: str | None = Field(
+        None, validation_alias=AliasChoices("google_site_verification", "google_verification_string")
+    )
+    """What Google gave the operator to prove that the site is theirs; the start page shows it to Google."""
 
     google_client_id: str | None = None
     google_client_secret: SecretStr | None = Field(

@@ -183,10 +183,10 @@ _BLOCKED = """
 """
 
 
-def wait_for_a_blocked_statement(platform: Platform, seconds: float = 10) -> None:
-    """Return as soon as some statement waits for a lock that another transaction holds."""
+def wait_for_a_blocked_statement(platform: Platform, seconds: float = 10, *, statements: int = 1) -> None:
+    """Return as soon as some statement waits for a lock that another transaction holds, or several do."""
     end = time.monotonic() + seconds
-    while not scalar(platform, _BLOCKED):
+    while scalar(platform, _BLOCKED) < statements:
         assert time.monotonic() < end, "no statement waits for a lock"
 
 

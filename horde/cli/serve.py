@@ -11,14 +11,12 @@ from types import FrameType
 
 import click
 
-from horde.app import open_platform
+from horde.app import CannotStart, check_files, open_platform
 from horde.cli.accounts import ensure_first_moderator
-from horde.kudos import pricing
 from horde.platform import migrate
 from horde.platform.embedded import start_services
 from horde.platform.processes import Child, ServiceError, StopRequested, Supervisor
 from horde.settings import ROOT, Settings, load_settings
-from kudos_model.estimator import WrongNetwork
 
 KEY_FILE = "moderator.key"
 READY_SECONDS = 120.0
@@ -60,8 +58,8 @@ def _stop_on_signals(supervisor: Supervisor) -> None:
 def _run(supervisor: Supervisor, settings: Settings) -> None:
     """Start everything in order, then watch over it. Ends with `StopRequested` or `ServiceError` only."""
     try:
-        pricing.current()
-    except WrongNetwork as error:
+        check_files(settings)
+    except CannotStart as error:
         raise ServiceError(str(error)) from error
     port = claim_port(settings.host, settings.port)
     click.echo("Starting ...")

@@ -27,6 +27,8 @@ class Bounds:
 
 
 NARROW, WIDE = Bounds(512, 32, 64), Bounds(8192, 512, 2000)
+MOST_WORDS = 50_000
+"""Times that one search looks for a word in a prompt."""
 TOP = (-(2**62), UUID(int=0))
 """Rank and request id before everybody's."""
 
@@ -108,7 +110,9 @@ _CANDIDATES = f"""
     )
 """
 _WORDED = """EXISTS (
-        SELECT FROM unnest(CAST(:blacklist AS text[])) word WHERE strpos(lower(request.prompt), word) > 0
+        SELECT FROM (SELECT lower(request.prompt) AS prompt OFFSET 0) low,
+            unnest(CAST(:blacklist AS text[])) word
+        WHERE strpos(low.prompt, word) > 0
     )"""
 _UNPAID = """(
         request.user_id <> ALL(CAST(:friends AS bigint[]))
@@ -288,7 +292,7 @@ def _values(offer: Offer, refused: Sequence[UUID], bounds: Bounds, after: tuple[
         "refused": list(refused),
         "heads": bounds.heads,
         "per_lane": bounds.per_lane,
-        "candidates": bounds.candidates,
+        "candidates": min(bounds.candidates, MOST_WORDS // max(1, len(offer.blacklist))),
         "after_rank": after[0],
         "after_id": after[1],
     }

@@ -98,6 +98,8 @@ def close_empty_lanes(platform: Platform) -> int:
         return 0
 
 
+# Here and elsewhere several workers are locked in the order of their ids: so nobody who holds one of them
+# waits for somebody who waits for that.
 _FOLD_RECORDS = text("""
     WITH batch AS (
         SELECT id FROM generation_records WHERE NOT folded LIMIT :limit FOR UPDATE SKIP LOCKED
@@ -123,6 +125,8 @@ _FOLD_RECORDS = text("""
             sum(kudos) AS kudos,
             count(*) FILTER (WHERE state IN ('faulted', 'aborted')) AS lost
         FROM record GROUP BY 1
+    ), held AS (
+        SELECT id FROM workers WHERE id IN (SELECT worker_id FROM machine) ORDER BY id FOR NO KEY UPDATE
     ), machines AS (
         UPDATE workers SET
             fulfilments = fulfilments + delivered,
@@ -133,7 +137,7 @@ _FOLD_RECORDS = text("""
                 THEN lost ELSE dropped + lost END,
             dropping_since = CASE WHEN lost > 0 AND dropping_since < now() - interval '1 hour'
                 THEN now() ELSE dropping_since END
-        FROM machine WHERE workers.id = machine.worker_id
+        FROM machine JOIN held ON held.id = machine.worker_id WHERE workers.id = machine.worker_id
     ), team AS (
         UPDATE teams SET
             fulfilments = fulfilments + member.delivered,
@@ -193,8 +197,11 @@ _SPEEDS = text("""
         ) work
     ), mean AS (
         SELECT worker_id, sum(speed * results) / sum(results) AS speed FROM sample GROUP BY 1
+    ), held AS (
+        SELECT id FROM workers WHERE id IN (SELECT worker_id FROM mean) ORDER BY id FOR NO KEY UPDATE
     )
-    UPDATE workers SET speed = mean.speed FROM mean WHERE workers.id = mean.worker_id AND mean.speed > 0
+    UPDATE workers SET speed = mean.speed FROM mean JOIN held ON held.id = mean.worker_id
+    WHERE workers.id = mean.worker_id AND mean.speed > 0
 """)
 
 

@@ -36,6 +36,7 @@ class Request(Base):
     __table_args__ = (
         Index("ix_requests_waiting", "kind", "rank", postgresql_where=text("n > 0")),
         Index("ix_requests_waiting_user", "user_id", "rank", postgresql_where=text("n > 0")),
+        Index("ix_requests_user_id", "user_id"),
         Index("ix_requests_expires", "expires"),
         CheckConstraint("n >= 0 AND n <= jobs", name="n"),
         BUSY,

@@ -12,7 +12,7 @@ from uuid import UUID
 from horde.generation import queue
 from horde.image import rules
 from horde.image.plans import KIND
-from horde.image.prompts import cleared_prompt
+from horde.image.prompts import Author, cleared_prompt
 from horde.image.schemas import GenerationInputStable
 from horde.image.styling import IMAGE, with_content
 from horde.model_reference.service import image_models
@@ -79,6 +79,7 @@ def admit(platform: Platform, sender: Sender, request: GenerationInputStable) ->
     against what depends on the moment (how many images wait already).
     """
     style: Chosen | None = None
+    said = request.prompt
     if request.style is not None:
         style = choose(platform, request.style, IMAGE.name)
         request = with_content(request, style.content)
@@ -101,7 +102,10 @@ def admit(platform: Platform, sender: Sender, request: GenerationInputStable) ->
     with concurrency_first(platform, user, request):
         timeouts.check_timeout(platform, sender.address)
         models = image_models(platform).models
-        prompt = cleared_prompt(platform, user, sender.address, request, models, proxy=sender.proxy)
+        if style is not None and style.owner_id == caller.id:
+            said = request.prompt
+        author = Author(caller, sender.address, said, sender.proxy)
+        prompt = cleared_prompt(platform, user, author, request, models)
         request = request.model_copy(update={"prompt": prompt})
         case = rules.case_of(request, user, models)
         rules.check_parameters(case)
@@ -128,7 +132,8 @@ def _payer(
     if caller.key is None:
         return caller.user, None, rules.priority(caller.user)
     # An educator's pupils would be anonymous then, and free of what holds for the school.
-    if caller.key.empty and request.allow_downgrade and not caller.user.has(Role.EDUCATION):
+    anonymous_served = platform.settings.anonymous_access and not caller.user.has(Role.EDUCATION)
+    if caller.key.empty and request.allow_downgrade and anonymous_served:
         return users.authenticate(platform, ANONYMOUS_KEY), None, rules.DOWNGRADED_PRIORITY
     shared_keys.check_usable(caller.key)
     return caller.user, caller.key, rules.priority(caller.user)

@@ -29,6 +29,9 @@ from horde.platform.runtime import current_platform
 
 area = Area()
 
+MOST_WAITING = 2000
+"""Pops that wait in one process: half of the connections that it takes, which are for others too."""
+
 
 @area.route("/generate/async")
 class GenerateAsync(Resource):
@@ -96,10 +99,14 @@ class GeneratePop(Resource):
         agent=False,
     )
     def post(self) -> Response:
-        """Ask for jobs that this worker can do; with wait the answer may take that long."""
+        """Ask for jobs that this worker can do; with wait the answer may take that long.
+
+        When very many wait already, the answer comes at once.
+        """
         offer = body(PopInputStable)
         wakeups, connection = current_app.extensions["horde_wakeups"], Connection()
-        found = jobs.pop(current_platform(), api_key(), direct_address(), offer, wakeups, connection.hung_up)
+        waiting = wakeups if wakeups.waiters < MOST_WAITING else None
+        found = jobs.pop(current_platform(), api_key(), direct_address(), offer, waiting, connection.hung_up)
         if offer.wait and wakeups.ending:
             connection.take_no_more()
         return answer(found)

@@ -64,7 +64,7 @@ class ImageStyle(Resource):
 class ImageStyleByName(Resource):
     """An image style by its name."""
 
-    @area.operation(answers={200: StyleStable}, errors=(404,), key="optional")
+    @area.operation(answers={200: StyleStable}, errors=(400, 404), key="optional")
     def get(self, style_name: str) -> Response:
         """Show the image style of this name, or full name (user#id::style::name)."""
         return answer(service.named_style(current_platform(), IMAGE, style_name, api_key(required=False)))

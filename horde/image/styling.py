@@ -48,8 +48,9 @@ IMAGE = Kind("image", StyleStable, ModelStyleInputParamsStable, ("{p}", "{np}"),
 def with_content(request: GenerationInputStable, content: Content) -> GenerationInputStable:
     """`request` with the prompt, models and parameters that a style makes of it.
 
-    Of its own parameters there remain the number of images and, where the style sets no size, the size.
-    Raises `BadRequest` (400) for a style whose parameters cannot be asked for any more.
+    Of its own parameters there remain the number of images, where the style sets no size the size, and the
+    texts that the style's workflow needs. Raises, with 400, `InvalidPromptSize` for a prompt that becomes
+    too long, and `BadRequest` for a style whose parameters cannot be asked for any more.
     """
     return request.model_copy(
         update={
@@ -61,7 +62,10 @@ def with_content(request: GenerationInputStable, content: Content) -> Generation
 
 
 def _params(own: ModelGenerationInputStable, content: Content) -> ModelGenerationInputStable:
-    kept = own.model_dump(include={"n", *(name for name in OWN_SIZE if name in own.model_fields_set)})
+    names = {"n", *(name for name in OWN_SIZE if name in own.model_fields_set)}
+    if "workflow" in content.params:
+        names.add("extra_texts")
+    kept = own.model_dump(include=names)
     try:
         return ModelGenerationInputStable.model_validate_json(orjson.dumps({**kept, **content.params}))
     except ValidationError as error:

@@ -1,7 +1,7 @@
 """Balances and totals that say something else than the entries do: finding and repairing them.
 
 The entries are the truth. Whatever drifted from them was changed by a fault or by hand, and is never just
-overwritten: it is booked as what it is, and taken back.
+overwritten: it is booked as what it is, and taken back. Where entries were lost nothing is repaired.
 """
 
 from collections.abc import Sequence
@@ -20,6 +20,11 @@ from horde.platform.ids import new_id
 from horde.platform.runtime import Platform
 
 log = structlog.get_logger(__name__)
+
+
+class EntriesDamagedError(Exception):
+    """Entries were lost or changed, so nobody can tell what balances should be; the text says which rules
+    they break."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +72,11 @@ def repair(platform: Platform) -> list[Drift]:
 
     Each gets an event whose first half books the drift, as already folded, and whose second half takes it
     back with the next fold. Nothing is folded meanwhile, so that a drift is found once and repaired once,
-    however often this runs and wherever it is interrupted.
+    however often this runs and wherever it is interrupted. Raises `EntriesDamagedError`.
     """
     with platform.engine.begin() as db:
+        if damaged := ledger.check_entries(db):
+            raise EntriesDamagedError("; ".join(damaged))
         db.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ledger.FOLD_LOCK})
         found = [Drift(row.account_id, row.action, row.amount) for row in db.execute(_DRIFT)]
         for drift in found:
@@ -109,6 +116,54 @@ def _halves(drift: Drift) -> tuple[Sequence[Entry], Sequence[Entry]]:
         [Entry(account, amount, drift.action), Entry(account, -amount)],
         [Entry(account, -amount, drift.action), Entry(account, amount)],
     )
+
+
+_RELEASE = text("""
+    DELETE FROM reservations
+    WHERE NOT EXISTS (SELECT FROM requests WHERE requests.id = reservations.request_id)
+""")
+
+
+def release_orphans(platform: Platform) -> int:
+    """Give back what is reserved for requests that are gone; returns how many there were."""
+    with platform.engine.begin() as db:
+        return db.execute(_RELEASE).rowcount
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How far the balances are behind the entries, and what is reserved."""
+
+    unfolded: int
+    unfolded_seconds: float
+    """Age of the oldest entry that is not folded; 0 if there is none."""
+    folded_seconds: float | None
+    """How long ago entries were last folded, or looked for; None: nobody knows."""
+    reservations: int
+    reserved: Decimal
+    reservation_seconds: float
+    """Age of the oldest reservation; 0 if there is none."""
+
+
+_HEALTH = text("""
+    SELECT unfolded, unfolded_seconds, reservations, reserved, reservation_seconds
+    FROM (
+        SELECT count(*) AS unfolded,
+            coalesce(extract(epoch FROM now() - min(created)), 0)::float8 AS unfolded_seconds
+        FROM ledger_entries WHERE NOT folded
+    ) entry, (
+        SELECT count(*) AS reservations, coalesce(sum(remaining), 0) AS reserved,
+            coalesce(extract(epoch FROM now() - min(created)), 0)::float8 AS reservation_seconds
+        FROM reservations
+    ) reservation
+""")
+
+
+def health(platform: Platform) -> Health:
+    """How the books stand at this moment."""
+    with platform.read() as db:
+        row = db.execute(_HEALTH).one()
+    return Health(**row._mapping, folded_seconds=ledger.seconds_since_fold(platform))
 
 
 @dataclass(frozen=True, slots=True)

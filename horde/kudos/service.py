@@ -4,20 +4,25 @@ Functions that take a connection are steps of their caller's transaction: kudos 
 that makes them move, or not at all.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
 
+import redis
 from sqlalchemy import Connection, text
 from sqlalchemy.dialects.postgresql import insert
 
 from horde.kudos.rules import FLOORS, TREASURY, AccountClass, Entry, check_balanced, floor_adjustment
 from horde.kudos.tables import Account
+from horde.platform.ids import new_id
 from horde.platform.runtime import Platform
 
 FOLD_BATCH = 5000
 FOLD_LOCK = 7_463_001
+FOLDED_AT = "ledger:folded"
 
 POSTING = """
     event AS (
@@ -184,6 +189,26 @@ def lock_payer(db: Connection, account_id: int) -> None:
     db.execute(text("SELECT pg_advisory_xact_lock(74631, :account)"), {"account": account_id})
 
 
+_PURSES = text("""
+    SELECT escrow.id AS escrow, purse.id AS purse FROM accounts escrow
+    JOIN accounts purse ON purse.user_id = escrow.user_id AND purse.purpose = 'balance'
+    WHERE escrow.user_id = :user_id AND escrow.purpose = 'escrow'
+""")
+
+
+def release_escrow(db: Connection, user_id: int) -> None:
+    """Move what a user's escrow holds into their purse, as one event; nothing moves twice.
+
+    What a settlement under way still adds to the escrow, taking its owner for a new one, is left for later.
+    """
+    accounts = db.execute(_PURSES, {"user_id": user_id}).one()
+    lock_payer(db, accounts.escrow)
+    amount = effective_balance(db, accounts.escrow)
+    if amount > 0:
+        entries = [Entry(accounts.escrow, -amount), Entry(accounts.purse, amount, "accumulated")]
+        post(db, new_id(), "promotion", entries)
+
+
 # Events are looked up one by one: joined, all that there ever were are read, as the planner expects more
 # entries than there are.
 _FOLD = text("""
@@ -280,10 +305,20 @@ def fold_all(platform: Platform, batches: int = 10) -> int:
         total += folded
         if folded < FOLD_BATCH:
             break
+    with suppress(redis.RedisError):
+        platform.cache.set(FOLDED_AT, time.time())
     return total
 
 
-_CHECKS = {
+def seconds_since_fold(platform: Platform) -> float | None:
+    """How long ago `fold_all` last came to its end anywhere; None when Valkey does not know."""
+    with suppress(redis.RedisError):
+        moment = platform.cache.get(FOLDED_AT)
+        return None if moment is None else max(0.0, time.time() - float(moment))
+    return None
+
+
+_ENTRY_CHECKS = {
     "events whose entries do not sum to zero": """
         SELECT event_id, sum(amount) FROM ledger_entries GROUP BY event_id HAVING sum(amount) <> 0""",
     "entries without an event": """
@@ -295,6 +330,13 @@ _CHECKS = {
     "entries on accounts that do not exist": """
         SELECT entry.event_id, entry.account_id FROM ledger_entries entry
         LEFT JOIN accounts account ON account.id = entry.account_id WHERE account.id IS NULL""",
+    "delivered jobs that nobody was paid for": """
+        SELECT job.id, job.state FROM jobs job
+        LEFT JOIN ledger_events event ON event.id = job.id
+        WHERE job.state IN ('ok', 'censored', 'csam') AND NOT job.decoy AND event.id IS NULL""",
+}
+"""What shows that entries were lost or changed, so that they do not tell any more what is right."""
+_CHECKS = _ENTRY_CHECKS | {
     "balances that differ from the sum of their folded entries": """
         SELECT account.id, account.balance, coalesce(folded.amount, 0) FROM accounts account
         LEFT JOIN (
@@ -316,6 +358,17 @@ _CHECKS = {
     "reservations of requests that are gone": """
         SELECT reservation.request_id, reservation.remaining FROM reservations reservation
         LEFT JOIN requests request ON request.id = reservation.request_id WHERE request.id IS NULL""",
+    "reservations that hold something else than their requests have not spent": """
+        SELECT reservation.request_id, reservation.amount, reservation.remaining, folded.amount
+        FROM reservations reservation LEFT JOIN (
+            SELECT event.request_id, entry.account_id, sum(-entry.amount) AS amount
+            FROM ledger_events event JOIN ledger_entries entry ON entry.event_id = event.id
+            WHERE entry.folded AND entry.amount < 0
+                AND event.request_id IN (SELECT request_id FROM reservations)
+            GROUP BY 1, 2
+        ) folded ON folded.request_id = reservation.request_id
+            AND folded.account_id = reservation.account_id
+        WHERE reservation.remaining <> greatest(0, reservation.amount - coalesce(folded.amount, 0))""",
     "requests whose shared key was not charged what they were": """
         SELECT spending.request_id, spending.spent, folded.amount
         FROM shared_key_spending spending JOIN shared_keys key ON key.id = spending.shared_key_id
@@ -331,10 +384,6 @@ _CHECKS = {
         SELECT key.id, key.utilized, sum(spending.spent)
         FROM shared_keys key JOIN shared_key_spending spending ON spending.shared_key_id = key.id
         GROUP BY key.id HAVING key.utilized < sum(spending.spent)""",
-    "delivered jobs that nobody was paid for": """
-        SELECT job.id, job.state FROM jobs job
-        LEFT JOIN ledger_events event ON event.id = job.id
-        WHERE job.state IN ('ok', 'censored', 'csam') AND NOT job.decoy AND event.id IS NULL""",
 }
 
 
@@ -355,9 +404,16 @@ def check_books(platform: Platform) -> tuple[dict[str, int], dict[str, list[tupl
                 "reservations": "reservations",
             }.items()
         }
-        broken = {}
-        for rule, query in _CHECKS.items():
-            rows = [tuple(row) for row in db.execute(text(query + " LIMIT 20")).all()]
-            if rows:
-                broken[rule] = rows
-    return counts, broken
+        return counts, _broken(db, _CHECKS)
+
+
+def check_entries(db: Connection) -> dict[str, list[tuple[Any, ...]]]:
+    """The part of `check_books` that shows whether entries were lost or changed; a step of a transaction."""
+    return _broken(db, _ENTRY_CHECKS)
+
+
+def _broken(db: Connection, checks: Mapping[str, str]) -> dict[str, list[tuple[Any, ...]]]:
+    found = {
+        rule: [tuple(row) for row in db.execute(text(query + " LIMIT 20"))] for rule, query in checks.items()
+    }
+    return {rule: rows for rule, rows in found.items() if rows}

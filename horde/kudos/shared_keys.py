@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Connection, delete, text, update
+from sqlalchemy import Connection, delete, select, text, update
 
 from horde.kudos.rules import SharedKeyFacts
 from horde.kudos.service import lock_payer
@@ -56,6 +56,11 @@ def find_many(db: Connection, ids: Sequence[UUID]) -> dict[UUID, SharedKeyFacts]
     """Those of some keys that exist, as they are now (see `find`)."""
     rows = db.execute(_FIND, {"ids": list(ids)}).mappings()
     return {row["id"]: SharedKeyFacts(**row) for row in rows}
+
+
+def lock(db: Connection, key_id: UUID) -> None:
+    """Let nobody else change or delete a key, if there is one, until the transaction ends."""
+    db.execute(select(SharedKey.id).where(SharedKey.id == key_id).with_for_update(key_share=True))
 
 
 def change(db: Connection, key_id: UUID, values: Mapping[str, Any]) -> None:

@@ -18,6 +18,7 @@ UNCOUNTED_ID = 1
 LIMITS = (("hour", 3600, 50), ("day", 24 * 3600, 200))
 """More than so many problem jobs within so many seconds are too many."""
 MOST_PROMPT_CHARACTERS = 1000
+KEPT_DAYS = 30
 
 log = structlog.get_logger(__name__)
 
@@ -54,6 +55,15 @@ _COUNT = text("""
         WHERE (user_id = :user OR ipaddr = :address) AND created > now() - interval '1 day'
     ) recent
 """)
+
+
+_PURGE = text("DELETE FROM problem_jobs WHERE created < now() - make_interval(days => :days)")
+
+
+def purge(platform: Platform) -> int:
+    """Forget problem jobs, which name accounts and addresses, after 30 days; returns how many."""
+    with platform.engine.begin() as db:
+        return db.execute(_PURGE, {"days": KEPT_DAYS}).rowcount
 
 
 def note(platform: Platform, db: Connection, problem: Problem) -> None:

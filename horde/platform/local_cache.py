@@ -28,14 +28,17 @@ class LocalCache:
     def __init__(self, cache: "redis.Redis") -> None:
         self._cache = cache
         self._entries: dict[Hashable, tuple[float, object]] = {}
+        self._loading: dict[Hashable, object] = {}
+        """A mark of those that are being loaded; whoever drops the key takes it away."""
         self._next_sweep = 0.0
 
     def get(self, key: str, seconds: float, load: Callable[[], T], *, bridge: bool = False) -> T:
         """The value kept under `key`, or what `load` returns, then kept for `seconds`.
 
-        Errors of `load` are not kept. With `bridge`, for what is dear to load and wanted by many at once, one
-        caller loads it anew when its time is over, and the others get the old value meanwhile, which may then
-        be twice as old.
+        Errors of `load` are not kept, nor is a value whose key was dropped meanwhile, as it may be older than
+        that change. With `bridge`, for what is dear to load and wanted by many at once, one caller loads it
+        anew when its time is over, and the others get the old value meanwhile, which may then be twice as
+        old.
         """
         now = time.monotonic()
         entry = self._entries.get(key)
@@ -43,8 +46,14 @@ class LocalCache:
             return cast(T, entry[1])
         if bridge and entry is not None and entry[0] > now - seconds:
             self._entries[key] = (entry[0] + seconds, entry[1])
-        value = load()
-        self.put(key, seconds, value)
+        mark = self._loading.setdefault(key, object())
+        try:
+            value = load()
+            if self._loading.get(key) is mark:
+                self.put(key, seconds, value)
+        finally:
+            if self._loading.get(key) is mark:
+                del self._loading[key]
         return value
 
     def put(self, key: str, seconds: float, value: object) -> None:
@@ -75,12 +84,16 @@ class LocalCache:
         Call it after the transaction that changed the values has committed.
         """
         for key in keys:
-            self._entries.pop(key, None)
+            self._forget(key)
         try:
             for key in keys:
                 self._cache.publish(CHANNEL, key)
         except redis.RedisError:
             log.warning("invalidation not sent", keys=keys)
+
+    def _forget(self, key: str) -> None:
+        self._loading.pop(key, None)
+        self._entries.pop(key, None)
 
     def listen(self, stop: threading.Event) -> None:
         """Apply other processes' invalidations until `stop` is set; run it in a thread of its own."""
@@ -88,10 +101,11 @@ class LocalCache:
             try:
                 with self._cache.pubsub(ignore_subscribe_messages=True) as channel:  # type: ignore[no-untyped-call]
                     channel.subscribe(CHANNEL)
+                    self._loading.clear()
                     self._entries.clear()
                     while not stop.is_set():
                         message = channel.get_message(timeout=1.0)
                         if message is not None:
-                            self._entries.pop(message["data"].decode(), None)
+                            self._forget(message["data"].decode())
             except redis.RedisError:
                 stop.wait(1.0)

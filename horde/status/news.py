@@ -1,5 +1,6 @@
 """What the operator has to tell everybody, read from a file."""
 
+import re
 import tomllib
 from datetime import date
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from horde.platform.http.requests import problems
 from horde.platform.runtime import Platform
 from horde.status.schemas import Newspiece
 
@@ -16,7 +18,7 @@ log = structlog.get_logger(__name__)
 
 
 class NewsError(ValueError):
-    """The news cannot be used; the message says which file and why."""
+    """The news cannot be used; the message says which file, where and why."""
 
 
 class _Piece(BaseModel):
@@ -42,12 +44,32 @@ def load_news(path: Path) -> list[Newspiece]:
     Raises `NewsError` when the file is missing or anything in it is wrong.
     """
     try:
-        with path.open("rb") as file:
-            pieces = _File.model_validate(tomllib.load(file)).news
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ValidationError) as error:
+        content = path.read_text("utf-8")
+        pieces = _File.model_validate(tomllib.loads(content)).news
+    except ValidationError as error:
+        raise NewsError(f"The news {path} cannot be used: {_told(error, content)}.") from error
+    except (OSError, ValueError) as error:
         raise NewsError(f"The news {path} cannot be used: {error}") from error
     pieces.sort(key=lambda piece: piece.date_published, reverse=True)
     return [Newspiece.model_validate(piece.model_dump(mode="json")) for piece in pieces]
+
+
+def _told(error: ValidationError, content: str) -> str:
+    """What is wrong, each with the line where its piece begins."""
+    starts = [
+        number
+        for number, line in enumerate(content.splitlines(), 1)
+        if re.match(r"\s*\[\[\s*news\s*\]\]", line)
+    ]
+    told = []
+    for path, problem in problems(error).items():
+        parts = path.split(".")
+        place = int(parts[1]) if len(parts) > 2 and parts[1].isdigit() else len(starts)
+        if place < len(starts):
+            told.append(f"in the piece that begins in line {starts[place]}, {'.'.join(parts[2:])} {problem}")
+        else:
+            told.append(f"{path} {problem}")
+    return "; ".join(told)
 
 
 def news(platform: Platform) -> list[Newspiece]:

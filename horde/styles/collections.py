@@ -79,26 +79,31 @@ def list_collections(platform: Platform, wanted: CollectionQuery) -> list[Respon
 def collection_details(platform: Platform, collection_id: str) -> ResponseModelCollection:
     """A collection. Raises `CollectionNotFound` (404)."""
     with platform.read() as db:
-        row = db.execute(_BY_ID, {"id": parse_id(collection_id)}).one_or_none()
+        row = _by_id(db, collection_id)
     if row is None:
         raise _no_collection(collection_id)
     return _describe(row)
 
 
 def named_collection(platform: Platform, name: str) -> ResponseModelCollection:
-    """The collection that a name or full name stands for (see `rules.parse_reference`).
+    """The collection that an id, a name or a full name stands for (see `rules.parse_reference`).
 
     Raises `CollectionNotFound` (404).
     """
     reference = rules.parse_reference(name)
-    if reference is None or reference.thing == "style":
-        raise _no_collection(name)
-    values = {"name": reference.name, "owner": reference.owner_id}
     with platform.read() as db:
-        row = db.execute(_BY_NAME, values).one_or_none()
+        row = _by_id(db, name)
+        if row is None and reference is not None and reference.thing != "style":
+            values = {"name": reference.name, "owner": reference.owner_id}
+            row = db.execute(_BY_NAME, values).one_or_none()
     if row is None:
         raise _no_collection(name)
     return _describe(row)
+
+
+def _by_id(db: Connection, collection_id: str) -> Any:
+    parsed = parse_id(collection_id)
+    return db.execute(_BY_ID, {"id": parsed}).one_or_none() if parsed else None
 
 
 def _describe(row: Any) -> ResponseModelCollection:
@@ -209,7 +214,7 @@ def _columns(given: InputModelCollection) -> dict[str, Any]:
     if "name" in values:
         values["name"] = rules.clean_name(values["name"])
     if "info" in values:
-        values["info"] = values["info"].strip()
+        values["info"] = rules.clean_info(values["info"])
     return values
 
 

@@ -1,5 +1,6 @@
 """Examples: pictures elsewhere that show what an image style does. One of them is the primary one."""
 
+import re
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +15,7 @@ from horde.styles.schemas import StyleModify
 from horde.styles.service import check_may, find
 from horde.styles.tables import StyleExample
 from horde.users import service as users
-from horde.users.rules import Role
+from horde.users.rules import Role, UserFacts
 
 _EXAMPLES = select(StyleExample.id, StyleExample.url, StyleExample.is_primary).order_by(
     StyleExample.created, StyleExample.id
@@ -31,9 +32,10 @@ def add_example(platform: Platform, api_key: str, style_id: str, new: InputStyle
     """
     url = new.url or ""
     _check_url(url)
+    user = users.authenticate(platform, api_key)
     example_id = new_id()
     with platform.engine.begin() as db:
-        style, examples = _own(platform, db, api_key, style_id)
+        style, examples = _own(db, user, style_id)
         if style.kind != "image":
             raise BadRequest("Only image styles can have examples.")
         if len(examples) >= MOST_EXAMPLES:
@@ -61,8 +63,9 @@ def change_example(
     """
     if change.url is not None:
         _check_url(change.url)
+    user = users.authenticate(platform, api_key)
     with platform.engine.begin() as db:
-        style, examples = _own(platform, db, api_key, style_id)
+        style, examples = _own(db, user, style_id)
         example = _one(examples, example_id)
         if change.url is not None and change.url != example.url:
             _check_new(change.url, examples)
@@ -81,8 +84,9 @@ def remove_example(platform: Platform, api_key: str, style_id: str, example_id: 
     Raises, in this order, `InvalidAPIKey` (401), `StyleNotFound` (404), `Forbidden` (403) and
     `StyleExampleNotFound` (404).
     """
+    user = users.authenticate(platform, api_key)
     with platform.engine.begin() as db:
-        _, examples = _own(platform, db, api_key, style_id, removing=True)
+        _, examples = _own(db, user, style_id, removing=True)
         example = _one(examples, example_id)
         db.execute(delete(StyleExample).where(StyleExample.id == example.id))
         remaining = [each.id for each in examples if each.id != example.id]
@@ -90,11 +94,8 @@ def remove_example(platform: Platform, api_key: str, style_id: str, example_id: 
             db.execute(update(StyleExample).where(StyleExample.id == remaining[0]).values(is_primary=True))
 
 
-def _own(
-    platform: Platform, db: Connection, api_key: str, style_id: str, *, removing: bool = False
-) -> tuple[Any, list[Any]]:
+def _own(db: Connection, user: UserFacts, style_id: str, *, removing: bool = False) -> tuple[Any, list[Any]]:
     """A style that the caller may change, locked, and its examples."""
-    user = users.authenticate(platform, api_key)
     style = find(db, style_id)
     check_may(user, style)
     if user.has(Role.DELETED) and not removing:
@@ -110,9 +111,12 @@ def _one(examples: list[Any], example_id: str) -> Any:
     raise NotFound(f"The style has no example with id {example_id[:60]}.", "StyleExampleNotFound")
 
 
+_URL = re.compile(r"https://[^\s/?#]+[^\s]*")
+
+
 def _check_url(url: str) -> None:
-    if not url.startswith("https://"):
-        raise BadRequest("url must be the address of a picture, and start with https://.")
+    if not _URL.fullmatch(url):
+        raise BadRequest("url must be the address of a picture, without spaces, and start with https://.")
 
 
 def _check_new(url: str, examples: list[Any]) -> None:

@@ -64,7 +64,7 @@ class TextStyle(Resource):
 class TextStyleByName(Resource):
     """A text style by its name."""
 
-    @area.operation(answers={200: StyleKobold}, errors=(404,), key="optional")
+    @area.operation(answers={200: StyleKobold}, errors=(400, 404), key="optional")
     def get(self, style_name: str) -> Response:
         """Show the text style of this name, or full name (user#id::style::name)."""
         return answer(service.named_style(current_platform(), TEXT, style_name, api_key(required=False)))

@@ -3,8 +3,9 @@
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from horde.moderation.filters import MOST_CHARACTERS
 from horde.platform.errors import BadRequest
 from horde.users.rules import one_line
 
@@ -20,6 +21,7 @@ NEGATIVE = "###"
 
 StyleKind = Literal["image", "text"]
 Thing = Literal["style", "collection"]
+THINGS: tuple[Thing, ...] = get_args(Thing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,22 +39,36 @@ def parse_reference(given: str) -> Reference | None:
     """What `given` names, other than by an id; None if it can name nothing.
 
     `name`, `style::name`, `alias::name`, `alias::style::name` or `style::alias::name`; the same for
-    collections. An alias is `user#id`, or the id alone.
+    collections. An alias is `user#id`, or the id alone; it may hold the separator, which names cannot.
     """
-    *before, name = given.split(SEPARATOR)
-    things = [part for part in before if part in ("style", "collection")]
-    aliases = [part for part in before if part not in ("style", "collection")]
-    if not name or len(things) > 1 or len(aliases) > 1:
+    before, mark, name = given.rpartition(SEPARATOR)
+    if before.endswith(":"):
+        # Of three colons in a row the last one belongs to the name.
+        before, name = before[:-1], ":" + name
+    if not name:
         return None
-    thing: Thing | None = None
-    if things:
-        thing = "style" if things[0] == "style" else "collection"
-    if not aliases:
+    if not mark:
+        return Reference(name)
+    thing, alias = _thing_and_alias(before)
+    if alias is None:
         return Reference(name, thing)
-    number = aliases[0].rpartition("#")[2]
+    number = alias.rpartition("#")[2]
     if not (number.isascii() and number.isdigit() and len(number) <= 18):
         return None
     return Reference(name, thing, int(number))
+
+
+def _thing_and_alias(before: str) -> tuple[Thing | None, str | None]:
+    """What stands before a name: one of the two, or both."""
+    for thing in THINGS:
+        if before == thing:
+            return thing, None
+        if before.endswith(SEPARATOR + thing):
+            return thing, before.removesuffix(SEPARATOR + thing)
+    for thing in THINGS:
+        if before.startswith(thing + SEPARATOR):
+            return thing, before.removeprefix(thing + SEPARATOR)
+    return None, before
 
 
 def full_name(alias: str, thing: Thing, name: str) -> str:
@@ -71,6 +87,11 @@ def clean_name(given: str) -> str:
     return name
 
 
+def clean_info(given: str) -> str:
+    """A description as it is stored: plain text, in lines, with nothing invisible."""
+    return "\n".join(map(one_line, given.splitlines())).strip()
+
+
 def clean_tags(given: Sequence[str]) -> list[str]:
     """Tags as they are stored: each once. Raises `BadRequest` (400) for more than ten."""
     tags = _distinct(map(one_line, given))
@@ -81,7 +102,7 @@ def clean_tags(given: Sequence[str]) -> list[str]:
 
 def clean_models(given: Sequence[str]) -> list[str]:
     """Models as they are stored: each once. Raises `BadRequest` (400) unless there are one to five."""
-    models = _distinct(one_line(name)[:LONGEST_MODEL] for name in given)
+    models = _distinct(one_line(name)[:LONGEST_MODEL].rstrip() for name in given)
     if not 1 <= len(models) <= MOST_MODELS:
         raise BadRequest(f"A style needs at least one model, and can have {MOST_MODELS} at most.")
     return models
@@ -92,13 +113,22 @@ def _distinct(values: Iterable[str]) -> list[str]:
 
 
 def check_template(prompt: str, placeholders: Sequence[str]) -> None:
-    """Raise `StylePromptMissingVars` (400) unless all of `placeholders` are in a template."""
+    """Raise, with 400, `InvalidPromptSize` for a template that is too long for any prompt, and
+    `StylePromptMissingVars` unless all of `placeholders` are in it."""
+    _check_length(len(prompt), "The style's prompt")
     missing = [name for name in placeholders if name not in prompt]
     if missing:
         raise BadRequest(
             f"The style's prompt lacks {' and '.join(missing)}. Put {'each' if len(missing) > 1 else 'it'} "
             "where that part of somebody's prompt is to stand.",
             "StylePromptMissingVars",
+        )
+
+
+def _check_length(characters: int, what: str) -> None:
+    if characters > MOST_CHARACTERS:
+        raise BadRequest(
+            f"{what} is too long: at most {MOST_CHARACTERS} characters are possible.", "InvalidPromptSize"
         )
 
 
@@ -109,12 +139,15 @@ def styled_image_prompt(template: str, prompt: str) -> str:
     """The prompt of an image request with a style.
 
     Its positive part replaces `{p}` and its negative part `{np}`; all other braces stay. Where the template
-    does not say that the negative part begins, that part says so itself.
+    does not say that the negative part begins, that part says so itself. Raises `InvalidPromptSize` (400)
+    for what would be longer than a prompt may be: a template may repeat its parts very often.
     """
     positive, _, negative = prompt.partition(NEGATIVE)
     if negative and NEGATIVE not in template and NEGATIVE not in negative:
         negative = NEGATIVE + negative
     parts = {"p": positive, "np": negative}
+    added = sum(len(parts[found[1]]) - len(found[0]) for found in _PLACEHOLDER.finditer(template))
+    _check_length(len(template) + added, "The prompt with this style around it")
     # What somebody's prompt holds is never taken for a placeholder.
     return _PLACEHOLDER.sub(lambda found: parts[found[1]], template)
 

@@ -21,7 +21,7 @@ SharedKeyId = Annotated[
         min_length=36,
         max_length=36,
         description="A shared key of yours that pays for requests with this style. It can then be used in no "
-        "other way, until you free it.",
+        "other way, until you free it: PATCH /sharedkeys/{sharedkey_id} with style_only false.",
         examples=[EXAMPLE_ID],
     ),
 ]
@@ -66,10 +66,16 @@ class StylePatch(Input):
 
 
 def without_nulls(given: Any) -> Any:
-    """An object without the fields that are null."""
+    """What was sent without the fields that are null, at any depth but in what special models are sent."""
+    if isinstance(given, list):
+        return [without_nulls(item) for item in given]
     if not isinstance(given, dict):
         return given
-    return {name: value for name, value in given.items() if value is not None}
+    return {
+        name: value if name == "special" else without_nulls(value)
+        for name, value in given.items()
+        if value is not None
+    }
 
 
 class StyleModify(Output):

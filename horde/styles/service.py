@@ -68,9 +68,8 @@ _BY_ID = text(_SHOWN + " WHERE styles.id = :id")
 _BY_NAME = text(
     _SHOWN
     + """
-    WHERE styles.name = :name AND kind = :kind
-        AND (CAST(:owner AS bigint) IS NULL OR owner_id = CAST(:owner AS bigint))
-    ORDER BY styles.created, styles.id LIMIT 1
+    WHERE styles.name = :name AND (CAST(:owner AS bigint) IS NULL OR owner_id = CAST(:owner AS bigint))
+    ORDER BY kind = :kind DESC, styles.created, styles.id LIMIT 1
     """
 )
 _LISTED = {
@@ -116,29 +115,34 @@ def style_details(platform: Platform, kind: Kind[S], style_id: str, api_key: str
     """
     viewer = _viewer(platform, api_key)
     with platform.read() as db:
-        parsed = parse_id(style_id)
-        row = db.execute(_BY_ID, {"id": parsed}).one_or_none() if parsed else None
-        if row is None:
-            raise no_style(style_id)
-        _check_kind(kind, row)
-        return _describe(db, kind, [row], viewer)[0]
+        return _describe_one(db, kind, style_id, _by_id(db, style_id), viewer)
 
 
 def named_style(platform: Platform, kind: Kind[S], name: str, api_key: str | None) -> S:
-    """The style that a name or full name stands for (see `rules.parse_reference`).
+    """The style that an id, a name or a full name stands for (see `rules.parse_reference`).
 
-    Raises `StyleNotFound` (404).
+    Raises `StyleNotFound` (404), and `StyleGetMistmatch` (400) if there are only some of another kind.
     """
     viewer = _viewer(platform, api_key)
     reference = rules.parse_reference(name)
-    if reference is None or reference.thing == "collection":
-        raise no_style(name)
-    values = {"name": reference.name, "owner": reference.owner_id, "kind": kind.name}
     with platform.read() as db:
-        row = db.execute(_BY_NAME, values).one_or_none()
-        if row is None:
-            raise no_style(name)
-        return _describe(db, kind, [row], viewer)[0]
+        row = _by_id(db, name)
+        if row is None and reference is not None and reference.thing != "collection":
+            values = {"name": reference.name, "owner": reference.owner_id, "kind": kind.name}
+            row = db.execute(_BY_NAME, values).one_or_none()
+        return _describe_one(db, kind, name, row, viewer)
+
+
+def _by_id(db: Connection, style_id: str) -> Any:
+    parsed = parse_id(style_id)
+    return db.execute(_BY_ID, {"id": parsed}).one_or_none() if parsed else None
+
+
+def _describe_one(db: Connection, kind: Kind[S], given: str, row: Any, viewer: int | None) -> S:
+    if row is None:
+        raise no_style(given)
+    _check_kind(kind, row)
+    return _describe(db, kind, [row], viewer)[0]
 
 
 def _viewer(platform: Platform, api_key: str | None) -> int | None:
@@ -176,8 +180,8 @@ def create_style(platform: Platform, kind: Kind[S], api_key: str, new: StyleInpu
     Raises, in this order, `BadRequest` (400) for too many tags or models, `InvalidAPIKey` (401),
     `StylesRequiresCustomizer` (403), also for the anonymous account, which has no roles, `BadRequest` (400)
     for a profane name, `SharedKeyInvalid`, `SharedKeyEmpty`, `SharedKeyExpired` (400), `DeletedUser` (403),
-    `BadRequest` (400) for a name that is taken, what the kind refuses, `StylePromptMissingVars` (400), and
-    `BadRequest` (400) for profane words elsewhere.
+    `BadRequest` (400) for a name that is taken, what the kind refuses, `InvalidPromptSize`,
+    `StylePromptMissingVars` (400), and `BadRequest` (400) for profane words elsewhere.
     """
     values = {"params": {}} | columns(new, type(new).model_fields)
     user = users.authenticate(platform, api_key)
@@ -187,13 +191,18 @@ def create_style(platform: Platform, kind: Kind[S], api_key: str, new: StyleInpu
             "StylesRequiresCustomizer",
         )
     values |= {"id": new_id(), "kind": kind.name, "owner_id": user.id}
-    return _store(platform, kind, user, values, None)
+    with platform.engine.begin() as db:
+        _lock_key(db, values)
+        warnings = _checked(platform, db, kind, user, values)
+        _write(db, insert(Style).values(values), values["name"])
+    return _stored(platform, user, values["id"], values, warnings)
 
 
 def change_style(
     platform: Platform, kind: Kind[S], api_key: str, style_id: str, change: StylePatch
 ) -> StyleModify:
-    """Change what `change` names of a style of the caller's.
+    """Change what `change` names of a style of the caller's. One that is private now leaves the collections
+    of others.
 
     Raises, in this order, `BadRequest` (400) for too many tags or models, `InvalidAPIKey` (401),
     `StyleNotFound` (404), `StyleGetMistmatch` (400), `Forbidden` (403) for somebody else's, and what
@@ -201,21 +210,47 @@ def change_style(
     """
     values = columns(change, change.model_fields_set)
     user = users.authenticate(platform, api_key)
-    with platform.read() as db:
+    with platform.engine.begin() as db:
+        _lock_key(db, values)
         style = find(db, style_id)
-    _check_kind(kind, style)
-    if style.owner_id != user.id:
-        raise Forbidden("This style belongs to somebody else. Only its owner may change it.", "Forbidden")
-    if values.get("shared_key_id", style.shared_key_id) == style.shared_key_id:
-        # A style that was read and is sent back is not refused because its key is used up by now.
-        values.pop("shared_key_id", None)
-    return _store(platform, kind, user, values, style)
+        _check_kind(kind, style)
+        if style.owner_id != user.id:
+            raise Forbidden("This style belongs to somebody else. Only its owner may change it.", "Forbidden")
+        if values.get("shared_key_id", style.shared_key_id) == style.shared_key_id:
+            # A style that was read and is sent back is not refused because its key is used up by now.
+            values.pop("shared_key_id", None)
+        warnings = _checked(platform, db, kind, user, values, style)
+        if values:
+            _write(db, update(Style).where(Style.id == style.id).values(values), values.get("name", ""))
+        if values.get("public") is False:
+            db.execute(_WITHDRAW, {"style": style.id, "owner": user.id})
+    return _stored(platform, user, style.id, values, warnings)
 
 
-def _store(
-    platform: Platform, kind: Kind[S], user: UserFacts, values: dict[str, Any], old: Any
-) -> StyleModify:
-    """Check a style as it will be, and write what is new of it."""
+_WITHDRAW = text("""
+    DELETE FROM collection_styles USING collections
+    WHERE style_id = :style AND collections.id = collection_id AND owner_id <> :owner
+""")
+
+
+def _lock_key(db: Connection, values: Mapping[str, Any]) -> None:
+    """Let nobody else change the key that is to be attached.
+
+    Keys are locked before styles, as when an owner frees one: then no two calls wait for each other.
+    """
+    if values.get("shared_key_id") is not None:
+        books.lock(db, values["shared_key_id"])
+
+
+def _checked(
+    platform: Platform,
+    db: Connection,
+    kind: Kind[S],
+    user: UserFacts,
+    values: Mapping[str, Any],
+    old: Any = None,
+) -> list[RequestSingleWarning]:
+    """Check a style as it will be with the new `values`, and bind the key that they attach."""
 
     def profane(given: str) -> bool:
         return is_profane(platform, given)
@@ -224,51 +259,53 @@ def _store(
         return values[name] if name in values else getattr(old, name)
 
     rules.check_decent(profane, "The style's name", values.get("name", ""))
-    key_id = _own_key(platform, user, values)
+    if "shared_key_id" in values:
+        _bind_key(db, user, values["shared_key_id"])
     if user.has(Role.DELETED):
         raise Forbidden("This account is scheduled for deletion and cannot have new styles.", "DeletedUser")
-    style_id = after("id")
-    with platform.read() as db:
-        _check_free(db, user.id, after("name"), style_id)
+    _check_free(db, user.id, after("name"), after("id"))
     content = Content(after("prompt"), after("models"), after("params"))
     warnings = kind.check(platform, user, content)
     rules.check_template(content.prompt, kind.placeholders)
     rules.check_decent(profane, "The style's info", values.get("info", ""))
     rules.check_decent(profane, "A tag", *values.get("tags", ()))
     rules.check_decent(profane, "A model's name", *values.get("models", ()))
-    try:
-        with platform.engine.begin() as db:
-            if key_id is not None:
-                books.change(db, key_id, {"style_only": True})
-            if old is None:
-                db.execute(insert(Style).values(values))
-            elif values:
-                db.execute(update(Style).where(Style.id == style_id).values(values))
-    except IntegrityError:
-        raise _name_taken(after("name")) from None
-    if key_id is not None:
-        platform.local.drop(kept_as(key_id))
-    log.info("style stored", style=str(style_id), fields=sorted(values), by=user.id)
-    return StyleModify(id=str(style_id), warnings=warnings)
+    return warnings
 
 
-def _own_key(platform: Platform, user: UserFacts, values: dict[str, Any]) -> UUID | None:
-    """The key to attach, of which only its owner may dispose. It is usable.
+def _bind_key(db: Connection, user: UserFacts, key_id: UUID | None) -> None:
+    """Let a usable key pay for nothing but its owner's styles from now on. Only its owner may do so.
 
     Raises, with 400, `SharedKeyInvalid`, `SharedKeyEmpty` and `SharedKeyExpired`.
     """
-    if "shared_key_id" not in values:
-        return None
-    key_id = values["shared_key_id"]
-    with platform.read() as db:
-        key = books.find(db, key_id) if key_id else None
+    key = books.find(db, key_id) if key_id else None
     if key is None or key.user_id != user.id:
         raise BadRequest("You have no such shared key. Attach one of your own.", "SharedKeyInvalid")
     if key.empty:
         raise BadRequest("All kudos of this shared key are spent. Raise its limit first.", "SharedKeyEmpty")
     if key.expired(datetime.now(UTC)):
         raise BadRequest("This shared key has expired. Prolong it first.", "SharedKeyExpired")
-    return key.id
+    books.change(db, key.id, {"style_only": True})
+
+
+def _write(db: Connection, statement: Any, name: str) -> None:
+    try:
+        db.execute(statement)
+    except IntegrityError:
+        raise _name_taken(name) from None
+
+
+def _stored(
+    platform: Platform,
+    user: UserFacts,
+    style_id: UUID,
+    values: Mapping[str, Any],
+    warnings: list[RequestSingleWarning],
+) -> StyleModify:
+    if "shared_key_id" in values:
+        platform.local.drop(kept_as(values["shared_key_id"]))
+    log.info("style stored", style=str(style_id), fields=sorted(values), by=user.id)
+    return StyleModify(id=str(style_id), warnings=warnings)
 
 
 def remove_style(platform: Platform, kind: Kind[S], api_key: str, style_id: str) -> None:
@@ -289,7 +326,7 @@ def remove_style(platform: Platform, kind: Kind[S], api_key: str, style_id: str)
 
 
 def find(db: Connection, style_id: str) -> Any:
-    """The row of a style, locked if the caller is in a transaction. Raises `StyleNotFound` (404)."""
+    """The row of a style, locked until the transaction ends. Raises `StyleNotFound` (404)."""
     query = select(*Style.__table__.columns).where(Style.id == parse_id(style_id)).with_for_update()
     style = db.execute(query).one_or_none()
     if style is None:
@@ -318,7 +355,7 @@ def columns(given: StyleInput | StylePatch, names: Iterable[str]) -> dict[str, A
     if "name" in values:
         values["name"] = rules.clean_name(values["name"])
     if "info" in values:
-        values["info"] = values["info"].strip()
+        values["info"] = rules.clean_info(values["info"])
     key = values.pop("sharedkey", None)
     if key is not None:
         values["shared_key_id"] = parse_id(key)

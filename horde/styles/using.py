@@ -148,11 +148,23 @@ def note_use(db: Connection, style: Chosen, payer_id: int) -> None:
     )
 
 
+# Uses of what somebody changes at this moment wait for the next time. Who folds locks many rows, and whoever
+# frees a shared key does too: if both waited, they could wait for each other.
 _FOLD = text("""
     WITH batch AS (
-        SELECT id FROM style_uses ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED
+        SELECT id, style_id, collection_id FROM style_uses ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED
+    ), free AS (
+        SELECT id FROM styles WHERE id IN (SELECT style_id FROM batch) FOR NO KEY UPDATE SKIP LOCKED
+    ), free_collections AS (
+        SELECT id FROM collections WHERE id IN (SELECT collection_id FROM batch)
+        FOR NO KEY UPDATE SKIP LOCKED
     ), used AS (
-        DELETE FROM style_uses USING batch WHERE style_uses.id = batch.id RETURNING style_uses.*
+        DELETE FROM style_uses USING batch WHERE style_uses.id = batch.id
+            AND (EXISTS (SELECT FROM free WHERE id = batch.style_id)
+                OR NOT EXISTS (SELECT FROM styles WHERE id = batch.style_id))
+            AND (EXISTS (SELECT FROM free_collections WHERE id = batch.collection_id)
+                OR NOT EXISTS (SELECT FROM collections WHERE id = batch.collection_id))
+        RETURNING style_uses.*
     ), of_styles AS (
         UPDATE styles SET use_count = use_count + uses.n
         FROM (SELECT style_id, count(*) AS n FROM used GROUP BY 1) uses WHERE styles.id = uses.style_id

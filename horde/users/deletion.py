@@ -18,7 +18,7 @@ from horde.users.passkeys import PASSKEYS_KEY
 from horde.users.roles import change_roles, lock_account, lock_workers, roles_of
 from horde.users.rules import WIPE_DAYS, WIPED_USERNAME, Role, UserFacts, earliest_wipe
 from horde.users.shared_keys import kept_as
-from horde.users.tables import ANONYMOUS_ID, EducationApplication, User, UserRole
+from horde.users.tables import ANONYMOUS_ID, EducationApplication, Supporter, User, UserRole
 
 log = structlog.get_logger(__name__)
 
@@ -91,6 +91,7 @@ def _wipe(db: Connection, user_id: int) -> list[str]:
         shared_keys.remove(db, key)
     db.execute(_REMOVE_WORKERS, {"id": user_id})
     db.execute(delete(EducationApplication).where(EducationApplication.user_id == user_id))
+    db.execute(delete(Supporter).where(Supporter.user_id == user_id))
     db.execute(
         update(User)
         .where(User.id == user_id)

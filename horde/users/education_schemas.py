@@ -6,6 +6,7 @@ from pydantic import Field, StringConstraints
 
 from horde.generation.schemas import EXAMPLE_DATE, EXAMPLE_ID, Maybe
 from horde.platform.http.fields import Input, Output
+from horde.users.management_schemas import Contact, OneLine
 
 Trimmed = Annotated[str, StringConstraints(strip_whitespace=True)]
 State = Literal["open", "granted", "refused"]
@@ -14,15 +15,14 @@ State = Literal["open", "granted", "refused"]
 class EducationApplicationInput(Input):
     """A place of education that asks for the education role."""
 
-    institution: Trimmed = Field(
-        min_length=3, max_length=200, description="Its name.", examples=["Harbour Street School"]
+    institution: Annotated[str, StringConstraints(min_length=3, max_length=200), OneLine] = Field(
+        description="Its name.", examples=["Harbour Street School"]
     )
-    website: Trimmed | None = Field(None, max_length=500, description="Where moderators can read about it.")
-    contact: Trimmed = Field(
-        min_length=5,
-        max_length=500,
-        description="How moderators can reach you there.",
-        examples=["teacher@school.example"],
+    website: Annotated[str, StringConstraints(max_length=500), OneLine] | None = Field(
+        None, description="Where moderators can read about it."
+    )
+    contact: Contact = Field(
+        description="How moderators can reach you there.", examples=["teacher@school.example"]
     )
     purpose: Trimmed = Field(
         min_length=10, max_length=2000, description="Who is going to use the account, and what for."

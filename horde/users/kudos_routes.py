@@ -1,8 +1,18 @@
 """Routes of moving kudos and of looking back at it."""
 
-from flask import Response, request
+from flask import Response
 
-from horde.platform.http import Area, Resource, answer, api_key, body, limited, query
+from horde.platform.http import (
+    ONCE,
+    Area,
+    Resource,
+    answer,
+    api_key,
+    body,
+    idempotency_key,
+    limited,
+    query,
+)
 from horde.platform.runtime import current_platform
 from horde.users import history, transfers
 from horde.users.kudos_schemas import (
@@ -15,12 +25,6 @@ from horde.users.kudos_schemas import (
 )
 
 area = Area()
-
-ONCE = {"Idempotency-Key": "Any text. Calls with the same text take effect once, however often they come."}
-
-
-def _idempotency_key() -> str | None:
-    return request.headers.get("Idempotency-Key")
 
 
 @area.route("/kudos/transfer")
@@ -39,7 +43,7 @@ class KudosTransfer(Resource):
     def post(self) -> Response:
         """Give kudos of yours to another account, or to its owner by a shared key."""
         wanted = body(KudosTransferInput, required=False)
-        given = transfers.transfer(current_platform(), api_key(), wanted, _idempotency_key())
+        given = transfers.transfer(current_platform(), api_key(), wanted, idempotency_key())
         return answer({"transferred": float(given)})
 
 
@@ -57,7 +61,7 @@ class KudosAward(Resource):
     def post(self) -> Response:
         """Credit an account with kudos. For administrators."""
         wanted = body(KudosAwardInput, required=False)
-        awarded = transfers.award(current_platform(), api_key(), wanted, _idempotency_key())
+        awarded = transfers.award(current_platform(), api_key(), wanted, idempotency_key())
         return answer({"awarded": float(awarded)})
 
 

@@ -11,11 +11,10 @@ from sqlalchemy import Connection, select, text, update
 from sqlalchemy.orm import aliased
 
 from horde.kudos import service as ledger
-from horde.kudos.rules import Entry, balanced, kudos
+from horde.kudos.rules import TREASURY, ZERO, Entry, balanced, kudos
 from horde.platform.errors import BadRequest, Forbidden
-from horde.platform.ids import new_id
 from horde.platform.runtime import Platform
-from horde.users import edit_rules, trust
+from horde.users import edit_rules, once
 from horde.users import service as users
 from horde.users.management_schemas import ModifyUser, ModifyUserInput, RoleChangeDetails
 from horde.users.passkeys import PASSKEYS_KEY
@@ -35,6 +34,7 @@ COLUMNS = (
     "contact",
 )
 """Fields that are columns of the account, and are answered as such."""
+MONEY = {"kudos", "monthly_kudos"}
 
 log = structlog.get_logger(__name__)
 
@@ -44,13 +44,20 @@ _FORGIVE = text("""
 """)
 
 
-def change_user(platform: Platform, api_key: str, user_id: str, change: ModifyUserInput) -> ModifyUser:
+def change_user(
+    platform: Platform,
+    api_key: str,
+    user_id: str,
+    change: ModifyUserInput,
+    idempotency_key: str | None = None,
+) -> ModifyUser:
     """Change what `change` names, all at once or, when any of it is refused, nothing; returns what is stored.
 
-    Raises `UserNotFound` (404), `InvalidAPIKey` (401), `NoUserModSelected` (400) and then, field by field in
-    the order of `edit_rules.FIELDS`: `NotAdmin`, `NotModerator` or `AnonForbiddenUserMod` (403), and
-    `ProfaneAdminComment`, `ProfaneUserName`, `TooLongUserName`, `ProfaneUserContact` (400),
-    `NonServiceForbidden` (403) and `UserNotDeleted` (400).
+    Whoever calls again with the same idempotency key moves no kudos again, and adds nothing to the monthly
+    ones. Raises `UserNotFound` (404), `InvalidAPIKey` (401), `NoUserModSelected` (400) and then, field by
+    field in the order of `edit_rules.FIELDS`: `NotAdmin`, `NotModerator` or `AnonForbiddenUserMod` (403),
+    and `ProfaneAdminComment`, `ProfaneUserName`, `TooLongUserName`, `ProfaneUserContact` (400),
+    `NonServiceForbidden` (403) and `UserNotDeleted` (400); last `IdempotencyKeyConflict` (400).
     """
     number = users.find_id(platform, user_id)
     caller = users.authenticate(platform, api_key)
@@ -60,8 +67,12 @@ def change_user(platform: Platform, api_key: str, user_id: str, change: ModifyUs
     changes = edit_rules.role_changes(sent)
     trusts = Role.TRUSTED in roles_after((), changes)
     passkey = users.new_api_key() if "generate_proxy_passkey" in sent else None
+    purse = users.user_facts(platform, number).balance_account
     with platform.engine.begin() as db:
-        workers = lock_workers(db, number) if trusts or "reset_suspicion" in sent else ()
+        if MONEY & sent.keys():
+            # Two calls with the same key come one after the other.
+            ledger.lock_payer(db, caller.balance_account)
+        workers = lock_workers(db, number) if changes or "reset_suspicion" in sent else ()
         user = lock_account(db, number)
         if user is None:
             raise users.no_user(number)
@@ -75,9 +86,10 @@ def change_user(platform: Platform, api_key: str, user_id: str, change: ModifyUs
             db.execute(_FORGIVE, {"id": number})
         held = change_roles(db, user, changes, caller.id)
         values = _columns(platform, user, sent, passkey)
+        if MONEY & sent.keys() and _move_kudos(db, caller, number, purse, sent, idempotency_key):
+            values |= _more_monthly(user, sent.get("monthly_kudos", 0))
         if values:
             db.execute(update(User).where(User.id == number).values(values))
-        purse = _move_kudos(platform, db, caller, number, sent)
         stored = db.execute(select(*User.__table__.columns).where(User.id == number)).one()
         changed = _answer(stored, user.concurrency, held, sent, passkey)
         if "kudos" in sent:
@@ -85,8 +97,6 @@ def change_user(platform: Platform, api_key: str, user_id: str, change: ModifyUs
     users.forget(platform, user, workers)
     platform.local.drop(PASSKEYS_KEY)
     log.info("account changed", user=number, fields=list(sent), by=caller.id)
-    if Role.TRUSTED in held - before:
-        trust.review(platform)
     return changed
 
 
@@ -117,32 +127,48 @@ def _check_decent(platform: Platform, present: str | None, text: str, what: str,
 
 def _columns(platform: Platform, user: Any, sent: Mapping[str, Any], passkey: str | None) -> dict[str, Any]:
     """The columns of the account to set."""
-    values = {name: sent[name] for name in COLUMNS if name in sent}
+    values = {name: sent[name] for name in COLUMNS if name in sent and name not in MONEY}
     if user.id == 0:
         values.pop("public_workers", None)
     if passkey is not None:
         values["proxy_passkey_hash"] = key_hash(platform.secret, passkey)
-    if "monthly_kudos" in sent:
-        values["monthly_kudos"] = max(0, user.monthly_kudos + sent["monthly_kudos"])
-        if sent["monthly_kudos"] > 0 and user.monthly_kudos_last_received is None:
-            values["monthly_kudos_last_received"] = datetime.now(UTC)
+    return values
+
+
+def _more_monthly(user: Any, amount: int) -> dict[str, Any]:
+    """The columns to set when administrators add `amount` to what the account gets every month."""
+    if not amount:
+        return {}
+    values: dict[str, Any] = {"monthly_kudos": max(0, user.monthly_kudos + amount)}
+    if amount > 0 and user.monthly_kudos_last_received is None:
+        values["monthly_kudos_last_received"] = datetime.now(UTC)
     return values
 
 
 def _move_kudos(
-    platform: Platform, db: Connection, caller: UserFacts, user_id: int, sent: Mapping[str, Any]
-) -> int:
-    """Book what administrators give and take; returns the account's purse."""
-    purse = users.user_facts(platform, user_id).balance_account
-    detail = orjson.dumps({"by": caller.id}).decode()
-    for kind, action, amount in (
-        ("admin", "admin", int(sent.get("kudos", 0))),
-        ("monthly", "recurring", max(0, sent.get("monthly_kudos", 0))),
-    ):
+    db: Connection,
+    caller: UserFacts,
+    user_id: int,
+    purse: int,
+    sent: Mapping[str, Any],
+    idempotency_key: str | None,
+) -> bool:
+    """Book what an administrator gives and takes; False, and nothing is done, if it was booked before.
+
+    Raises `IdempotencyKeyConflict` (400).
+    """
+    given, monthly = int(sent.get("kudos", 0)), sent.get("monthly_kudos", 0)
+    detail = {"by": caller.id, "to": user_id, "kudos": given, "monthly_kudos": monthly}
+    events = {kind: once.event_id(kind, caller.id, idempotency_key) for kind in ("admin", "monthly")}
+    if any(once.happened(db, event, detail) for event in events.values()):
+        return False
+    for kind, action, amount in (("admin", "admin", given), ("monthly", "recurring", monthly)):
         if amount:
-            entries = balanced([Entry(purse, kudos(amount), action)])
-            ledger.post(db, new_id(), kind, entries, detail=detail)
-    return purse
+            moved = Entry(purse, kudos(amount), action)
+            # What is taken from a grant moves nothing now, and yet is to happen once.
+            entries = [Entry(TREASURY, ZERO)] if action == "recurring" and amount < 0 else balanced([moved])
+            ledger.post(db, events[kind], kind, entries, detail=orjson.dumps(detail).decode())
+    return True
 
 
 def _answer(

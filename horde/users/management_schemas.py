@@ -1,16 +1,26 @@
 """Wire formats of changing accounts. Class names are part of the published API."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints
 
 from horde.generation.schemas import EXAMPLE_DATE, Maybe
 from horde.platform.http.fields import Input, Output
+from horde.users.rules import one_line
 
 MOST_KUDOS = 10**12
 MOST_INTEGER = 2**31 - 1
 
 Trimmed = Annotated[str, StringConstraints(strip_whitespace=True)]
+
+
+def _one_line(value: Any) -> Any:
+    return one_line(value) if isinstance(value, str) else value
+
+
+OneLine = BeforeValidator(_one_line)
+"""Texts are read as `one_line` leaves them; what they are held against stands before this."""
+Contact = Annotated[str, StringConstraints(min_length=5, max_length=500), OneLine]
 
 
 class UsersQuery(Input):
@@ -82,9 +92,7 @@ class ModifyUserInput(Input):
         max_length=100,
         description="The new name, of at most 30 characters; the number after it stays.",
     )
-    contact: Trimmed | None = Field(
-        None, min_length=5, max_length=500, description="How to reach the owner; moderators see it."
-    )
+    contact: Contact | None = Field(None, description="How to reach the owner; moderators see it.")
     generate_proxy_passkey: bool = Field(
         False, description="Make a new passkey for a service account; the one before is void."
     )

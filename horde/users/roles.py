@@ -8,11 +8,12 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select, text, update
 
+from horde.kudos import service as ledger
 from horde.users.rules import Role, concurrency_after, roles_after
 from horde.users.tables import ANONYMOUS_ID, RoleChange, User, UserRole
 
 _LOCK_WORKERS = text("SELECT id, name, kind FROM workers WHERE owner_id = :id ORDER BY id FOR UPDATE")
-_RESUME = text("UPDATE workers SET paused = false WHERE owner_id = :id AND paused RETURNING name, kind")
+_RESUME = text("UPDATE workers SET paused = false WHERE owner_id = :id AND paused")
 
 
 def lock_account(db: Connection, user_id: int) -> Any | None:
@@ -29,9 +30,9 @@ def lock_workers(db: Connection, user_id: int) -> Sequence[Any]:
     return db.execute(_LOCK_WORKERS, {"id": user_id}).all()
 
 
-def resume_workers(db: Connection, user_id: int) -> Sequence[Any]:
-    """Let an account's paused workers go on; returns their names and kinds."""
-    return db.execute(_RESUME, {"id": user_id}).all()
+def resume_workers(db: Connection, user_id: int) -> None:
+    """Let an account's paused workers go on."""
+    db.execute(_RESUME, {"id": user_id})
 
 
 def roles_of(db: Connection, user_id: int) -> frozenset[Role]:
@@ -46,8 +47,8 @@ def change_roles(
     """Grant (True) and take away (False) roles, one after another; returns those held then.
 
     `user` is the row of the account, which the caller has locked. `changed_by` is whoever does it; None: the
-    server itself or its operator. An educator may have more results waiting, see `concurrency_after`. The
-    anonymous account never holds a role.
+    server itself or its operator. An educator may have more results waiting, see `concurrency_after`; whoever
+    becomes trusted gets what they earned under evaluation. The anonymous account never holds a role.
     """
     before = roles_of(db, user.id)
     after = before if user.id == ANONYMOUS_ID else frozenset(roles_after(before, changes))
@@ -63,6 +64,8 @@ def change_roles(
             for role in sorted(gone | new)
         ]
         db.execute(insert(RoleChange), rows)
+    if Role.TRUSTED in new:
+        ledger.release_escrow(db, user.id)
     concurrency = concurrency_after(user.concurrency, user.concurrency_before_education, before, after)
     if concurrency != (user.concurrency, user.concurrency_before_education):
         values = dict(zip(("concurrency", "concurrency_before_education"), concurrency, strict=True))

@@ -3,7 +3,18 @@
 from flask import Response
 
 from horde.platform.errors import Unauthorized
-from horde.platform.http import Area, Resource, SimpleResponse, answer, api_key, body, limited, query
+from horde.platform.http import (
+    ONCE,
+    Area,
+    Resource,
+    SimpleResponse,
+    answer,
+    api_key,
+    body,
+    idempotency_key,
+    limited,
+    query,
+)
 from horde.platform.runtime import current_platform
 from horde.users import deletion, management, service
 from horde.users.management_schemas import (
@@ -57,12 +68,16 @@ class UserById(Resource):
 
     @limited(LIMIT, key="path")
     @area.operation(
-        body=ModifyUserInput, answers={200: ModifyUser}, errors=(400, 401, 403, 404), key="required"
+        body=ModifyUserInput,
+        answers={200: ModifyUser},
+        errors=(400, 401, 403, 404),
+        key="required",
+        headers=ONCE,
     )
     def put(self, user_id: str) -> Response:
         """Change your account. Moderators change any, and roles; administrators change kudos too."""
-        change, key = body(ModifyUserInput), api_key()
-        return answer(management.change_user(current_platform(), key, user_id, change))
+        change, platform = body(ModifyUserInput), current_platform()
+        return answer(management.change_user(platform, api_key(), user_id, change, idempotency_key()))
 
     @limited(LIMIT, key="path")
     @area.operation(answers={200: SimpleResponse}, errors=(400, 401, 403, 404), key="required")

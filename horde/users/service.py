@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
@@ -15,7 +15,7 @@ from horde.kudos.rules import Entry, account_class, balanced, kudos
 from horde.platform.errors import Forbidden, NotFound, Unauthorized
 from horde.platform.ids import parse_id
 from horde.platform.runtime import Platform
-from horde.users.roles import change_roles, lock_account, resume_workers
+from horde.users.roles import change_roles, lock_account, lock_workers, resume_workers
 from horde.users.rules import ANONYMOUS_KEY, Role, UserFacts, key_hash, same_text, with_implied
 from horde.users.schemas import UserDetails
 from horde.users.tables import ANONYMOUS_ID, User, UserRole
@@ -24,6 +24,8 @@ from horde.users.views import Privilege, describe, with_nulls
 FACTS_SECONDS = 15.0
 LISTED_SECONDS = 10.0
 LISTED_KEY = "users"
+LISTS = (LISTED_KEY, "workers", "teams")
+"""Under which lists are kept that show something of accounts."""
 PAGE = 25
 LAST_PAGE = 10_000
 
@@ -57,9 +59,15 @@ def _facts(row: Any) -> UserFacts:
 
 def authenticate(platform: Platform, api_key: str) -> UserFacts:
     """The account that `api_key` belongs to, as of the last few seconds. Raises `InvalidAPIKey` (401)."""
-    if same_text(api_key, ANONYMOUS_KEY):
-        return user_facts(platform, ANONYMOUS_ID)
-    return holder(platform, key_hash(platform.secret, api_key))
+    if not same_text(api_key, ANONYMOUS_KEY):
+        return holder(platform, key_hash(platform.secret, api_key))
+    if not platform.settings.anonymous_access:
+        raise Unauthorized(
+            f"This horde serves nobody without an account, so the key {ANONYMOUS_KEY} does not work here. "
+            "Register to get an API key of your own.",
+            "InvalidAPIKey",
+        )
+    return user_facts(platform, ANONYMOUS_ID)
 
 
 def holder(platform: Platform, digest: str) -> UserFacts:
@@ -154,26 +162,27 @@ def set_role(platform: Platform, user_id: int, role: Role, held: bool) -> UserFa
     trusted too; taking the moderator role away leaves the trust. Workers of an account that becomes trusted
     are paused no longer. An educator may have 200 results waiting.
     """
-    resumed: Sequence[Any] = ()
     with platform.engine.begin() as db:
+        workers = lock_workers(db, user_id)
         if held and Role.TRUSTED in with_implied({role}):
-            resumed = resume_workers(db, user_id)
+            resume_workers(db, user_id)
         user = lock_account(db, user_id)
         if user is None or user_id == ANONYMOUS_ID:
             raise no_user(user_id)
         change_roles(db, user, [(role, held)], None)
         facts = _facts(db.execute(_FACTS_BY_ID, {"id": user_id}).one())
-    forget(platform, user, resumed)
+    forget(platform, user, workers)
     return facts
 
 
 def forget(platform: Platform, user: Any, workers: Iterable[Any] = ()) -> None:
     """Drop what is kept of an account and of some of its workers, everywhere. Call it after a change.
 
-    `user` is the account's row, `workers` have their name and kind.
+    `user` is the account's row, `workers` have their name and kind: all of its workers if it became trusted
+    or is so no longer, as they are kept with that. Lists of workers and teams name their owners.
     """
     kept = {key for worker in workers for key in (f"worker:{worker.name}", f"online:{worker.kind}")}
-    platform.local.drop(f"user:{user.id}", f"key:{user.api_key_hash}", LISTED_KEY, *kept)
+    platform.local.drop(f"user:{user.id}", f"key:{user.api_key_hash}", *LISTS, *kept)
 
 
 def has_moderator(platform: Platform) -> bool:
@@ -196,8 +205,13 @@ _SHOWN = """
          WHERE owner_id = users.id) AS styles,
         ARRAY(SELECT id FROM shared_keys WHERE account_id = purse.id ORDER BY created) AS sharedkey_ids,
         (SELECT json_object_agg(action, amount) FROM kudos_totals WHERE account_id = purse.id) AS totals,
-        (SELECT json_agg(json_build_array(record, kind, amount)) FROM user_records
-         WHERE user_id = users.id) AS records,
+        (SELECT json_agg(json_build_array(record, kind, amount)) FROM (
+            SELECT record, kind, sum(amount) AS amount FROM (
+                SELECT record, kind, amount FROM user_records WHERE user_id = users.id
+                UNION ALL
+                SELECT 'request', kind, count(*) FROM requests WHERE user_id = users.id GROUP BY kind
+            ) counted GROUP BY record, kind
+        ) records) AS records,
         (SELECT count(*) FROM suspicions WHERE user_id = users.id AND worker_id IS NULL) AS suspicions,
         purse.balance + coalesce((
             SELECT sum(amount) FROM ledger_entries WHERE account_id = purse.id AND NOT folded

@@ -17,12 +17,15 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from horde.platform import outbound
 from horde.platform.outbound import OutboundError
 from horde.settings import Settings
+from horde.users.rules import one_line
 
 CALL_SECONDS = 15.0
 MOST_PAGE_BYTES = 8 * 1024 * 1024
 MOST_PAGES = 500
 STRIPE_PAGE = 100
 MOST_NAME = 100
+MALFORMED = (LookupError, TypeError, ValueError, AttributeError)
+"""What reading something that has not the expected form may raise."""
 
 log = structlog.get_logger(__name__)
 
@@ -104,12 +107,12 @@ def read_tiers(path: Path) -> Tiers:
 def sources(settings: Settings) -> list[Source]:
     """The services that the settings name. Raises `SupporterError` for tiers that cannot be read."""
     found: list[Source] = []
-    patreon, campaign = settings.patreon_creator_access_token, settings.patreon_campaign_id
-    if not (patreon and campaign) and not settings.stripe_api_key:
+    patreon = settings.patreon_creator_access_token
+    if not patreon and not settings.stripe_api_key:
         return found
     tiers = read_tiers(settings.config_path(settings.supporter_tiers))
-    if patreon and campaign:
-        found.append(Patreon(tiers.patreon, campaign, patreon.get_secret_value()))
+    if patreon:
+        found.append(Patreon(tiers.patreon, settings.patreon_campaign_id, patreon.get_secret_value()))
     if settings.stripe_api_key:
         found.append(Stripe(tiers.stripe, settings.stripe_api_key.get_secret_value()))
     return found
@@ -135,8 +138,8 @@ def _ask(settings: Settings, url: str, secret: str, query: Mapping[str, Any]) ->
 
 
 def _words(value: object, most: int = MOST_NAME) -> str | None:
-    """Text that somebody wrote, or a number; None when there is none."""
-    text = str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
+    """Text that somebody wrote, as one line, or a number; None when there is none."""
+    text = one_line(str(value)) if isinstance(value, str | int) and not isinstance(value, bool) else ""
     return text[:most] or None
 
 
@@ -146,36 +149,46 @@ def _link(value: object) -> str | None:
 
 
 class Patreon:
-    """Active members of a campaign, whose account its owner notes beside them, as JSON."""
+    """Active members of campaigns, whose account the campaign's owner notes beside them, as JSON."""
 
     name = "patreon"
 
-    def __init__(self, table: PatreonTable, campaign: str, token: str) -> None:
+    def __init__(self, table: PatreonTable, campaign: str | None, token: str) -> None:
+        """Without `campaign` all those of the token's owner count."""
         self._table = table
-        self._url = f"{table.api}/campaigns/{campaign}/members"
+        self._campaign = campaign
         self._token = token
 
     def members(self, settings: Settings) -> Iterator[Membership]:
         """See `Source`."""
-        query = {
+        wanted = {
             "fields[member]": "patron_status,currently_entitled_amount_cents,note,full_name",
             "page[count]": "500",
         }
-        for _ in range(MOST_PAGES):
-            answer = _ask(settings, self._url, self._token, query)
-            for entry in answer["data"]:
+        for campaign in [self._campaign] if self._campaign else self._campaigns(settings):
+            for entry in self._pages(settings, f"campaigns/{campaign}/members", wanted):
                 try:
                     member = self._read(entry["attributes"])
-                except (KeyError, TypeError, ValueError, AttributeError) as error:
+                except MALFORMED as error:
                     log.warning("member of Patreon not understood", reason=type(error).__name__)
                     continue
                 if member:
                     yield member
+
+    def _campaigns(self, settings: Settings) -> list[str]:
+        found = [_words(_at(entry, "id")) for entry in self._pages(settings, "campaigns", {})]
+        return [campaign for campaign in found if campaign and campaign.isalnum()]
+
+    def _pages(self, settings: Settings, path: str, wanted: Mapping[str, str]) -> Iterator[Any]:
+        query = dict(wanted)
+        for _ in range(MOST_PAGES):
+            answer = _ask(settings, f"{self._table.api}/{path}", self._token, query)
+            yield from answer["data"]
             following = _at(answer, "meta", "pagination", "cursors", "next")
             if not isinstance(following, str) or not following:
                 return
             query["page[cursor]"] = following
-        raise SupporterError("the list of members does not end")
+        raise SupporterError(f"the list of {path} does not end")
 
     def _read(self, member: Mapping[str, Any]) -> Membership | None:
         """None: somebody who gives nothing now or whose account nobody noted."""
@@ -218,13 +231,13 @@ class Stripe:
         names = {
             product["id"]: product["name"]
             for product in self._pages(settings, "products", {})
-            if isinstance(product, dict) and "id" in product and "name" in product
+            if isinstance(_at(product, "id"), str) and isinstance(_at(product, "name"), str)
         }
         wanted = {"status": "active", "expand[]": "data.customer"}
         for entry in self._pages(settings, "subscriptions", wanted):
             try:
                 member = self._read(entry, names)
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
+            except MALFORMED as error:
                 log.warning("subscription at Stripe not understood", reason=type(error).__name__)
                 continue
             if member:
@@ -235,10 +248,12 @@ class Stripe:
         for _ in range(MOST_PAGES):
             answer = _ask(settings, f"{self._table.api}/{path}", self._key, query)
             yield from answer["data"]
-            last = answer["data"][-1] if answer["data"] else None
-            if not answer.get("has_more") or not isinstance(last, dict) or "id" not in last:
+            if not answer.get("has_more"):
                 return
-            query["starting_after"] = str(last["id"])
+            last = _at(answer["data"][-1], "id") if answer["data"] else None
+            if not isinstance(last, str):
+                raise SupporterError(f"the list of {path} cannot be read on")
+            query["starting_after"] = last
         raise SupporterError(f"the list of {path} does not end")
 
     def _read(self, entry: Mapping[str, Any], names: Mapping[str, str]) -> Membership | None:

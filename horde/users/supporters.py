@@ -69,21 +69,28 @@ def _rows(db: Connection, source: Source, members: Iterable[Membership]) -> list
 
 
 _BY_CONTACT = text("""
-    SELECT min(id) FROM users
+    SELECT id FROM users
     WHERE lower(trim(contact)) = lower(:email) AND wiped IS NULL AND id <> :anonymous
+        AND NOT EXISTS (SELECT FROM user_roles WHERE user_id = users.id AND role IN ('flagged', 'deleted'))
+    LIMIT 2
 """)
 
 
 def _account(db: Connection, member: Membership) -> int | None:
-    """The account that is meant; of several that give an e-mail address as their contact the oldest."""
+    """The account that is meant; by an e-mail address only if no other account gives it as its contact.
+
+    Nobody proves that a contact is theirs, so of several accounts none gets what belongs to one of them.
+    """
     if member.account is not None:
         number = account_number(member.account)
         query = select(User.id).where(User.id == number, User.id != ANONYMOUS_ID, User.wiped.is_(None))
         return db.execute(query).scalar_one_or_none()
     if member.email is not None:
-        found = db.execute(_BY_CONTACT, {"email": member.email, "anonymous": ANONYMOUS_ID})
-        oldest: int | None = found.scalar_one()
-        return oldest
+        values = {"email": member.email, "anonymous": ANONYMOUS_ID}
+        found = db.execute(_BY_CONTACT, values).scalars().all()
+        if len(found) > 1:
+            log.warning("supporter's e-mail address is the contact of several accounts", accounts=found)
+        return found[0] if len(found) == 1 else None
     return None
 
 

@@ -8,12 +8,16 @@ from horde.generation.webhooks import Notice, notify
 from horde.users.rules import MOST_SUSPICIONS, Reason
 from horde.users.tables import ANONYMOUS_ID
 
-# What the first part notes, the second does not see yet.
+# The worker is locked before its owner, as everybody does it. What the second part notes, the third does not
+# see yet.
 _REPORT = text("""
-    WITH noted AS (
+    WITH worker AS (
+        SELECT id FROM workers WHERE id = CAST(:worker AS uuid) FOR NO KEY UPDATE
+    ), noted AS (
         INSERT INTO suspicions (user_id, worker_id, reason)
         SELECT DISTINCT CAST(:user AS bigint), culprit, CAST(:reason AS smallint)
-        FROM unnest(ARRAY[NULL, CAST(:worker AS uuid)]) AS culprit
+        FROM unnest(ARRAY[NULL, (SELECT id FROM worker)]) AS culprit
+        WHERE CAST(:worker AS uuid) IS NULL OR EXISTS (SELECT FROM worker)
         ON CONFLICT DO NOTHING
         RETURNING worker_id
     ), counted AS (
@@ -33,8 +37,9 @@ def report(db: Connection, user_id: int, reason: Reason, worker_id: UUID | None 
     """Note `reason` against an account, or against one of its workers and so against the account too.
 
     A step of its caller's transaction. Reasons that cannot repeat are noted once for the account and once for
-    the worker. Nothing is noted of the anonymous account; what is noted of trusted ones has no consequences.
-    A worker against which five reasons speak is paused and the operator told; True if that happened just now.
+    the worker. Nothing is noted of the anonymous account, nor of a worker that is gone by now; what is noted
+    of trusted ones has no consequences. A worker against which five reasons speak is paused and the operator
+    told; True if that happened just now.
     """
     if user_id == ANONYMOUS_ID:
         return False

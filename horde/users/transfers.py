@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
-from uuid import NAMESPACE_OID, UUID, uuid5
 
 import orjson
 import structlog
@@ -12,9 +11,10 @@ from sqlalchemy import Connection, Row, text
 from horde.kudos import service as ledger
 from horde.kudos import shared_keys
 from horde.kudos.rules import UNLIMITED, Entry, SharedKeyFacts, balanced, kudos
-from horde.platform.errors import BadRequest, Forbidden
-from horde.platform.ids import new_id, parse_id
+from horde.platform.errors import BadRequest, Forbidden, Unauthorized
+from horde.platform.ids import parse_id
 from horde.platform.runtime import Platform
+from horde.users import once
 from horde.users import service as users
 from horde.users.kudos_schemas import KudosAwardInput, KudosTransferInput
 from horde.users.rules import MOST_SUSPICIONS, Role, UserFacts
@@ -66,30 +66,6 @@ def account_number(username: str) -> int | None:
     return int(number) if number.isascii() and number.isdigit() and len(number) <= 18 else None
 
 
-def _event_id(kind: str, user_id: int, idempotency_key: str | None) -> UUID:
-    """The same for every call of one user that sends the same key; without a key always another."""
-    if not idempotency_key:
-        return new_id()
-    return uuid5(NAMESPACE_OID, f"{kind} of {user_id}: {idempotency_key}")
-
-
-_DETAIL = text("SELECT detail FROM ledger_events WHERE id = :id")
-
-
-def _happened(db: Connection, event_id: UUID, detail: dict[str, Any]) -> bool:
-    """Whether the event was posted before. Raises `IdempotencyKeyConflict` (400) if it was another one."""
-    row = db.execute(_DETAIL, {"id": event_id}).one_or_none()
-    if row is None:
-        return False
-    if row.detail != detail:
-        raise BadRequest(
-            "This idempotency key was used before, for another amount or another account. Send a new key "
-            "with everything that is to happen for itself.",
-            "IdempotencyKeyConflict",
-        )
-    return True
-
-
 def transfer(
     platform: Platform, api_key: str, wanted: KudosTransferInput, idempotency_key: str | None
 ) -> int:
@@ -106,23 +82,26 @@ def give(
     """Give kudos of `caller`'s to another account; returns how many.
 
     Whoever calls again with the same idempotency key gets the same answer, and nothing moves. Sent to a
-    shared key with a limit, they raise its limit too. Raises, with 400 and in this order,
-    `KudosTransferFromAnon`, `InvalidTargetUsername`, `IdempotencyKeyConflict`, what `_check_parties` raises,
-    `NegativeKudosTransfer`, `InvalidKudosTransferAmount` and `KudosTransferNotEnough`.
+    shared key with a limit, they raise its limit too. Raises `InvalidAPIKey` (401) if the account has been
+    wiped just now and, with 400 and in this order, `KudosTransferFromAnon`, `InvalidTargetUsername`,
+    `IdempotencyKeyConflict`, what `_check_parties` raises, `NegativeKudosTransfer`,
+    `InvalidKudosTransferAmount` and `KudosTransferNotEnough`.
     """
     if caller.anonymous:
         raise BadRequest(
             "The anonymous account cannot send kudos. Register for an account of your own.",
             "KudosTransferFromAnon",
         )
-    event_id = _event_id("transfer", caller.id, idempotency_key)
+    event_id = once.event_id("transfer", caller.id, idempotency_key)
     with platform.engine.begin() as db:
         # What is read from here on, nobody changes who spends for the same account. Its receiver is not
         # locked: two accounts that send each other something never wait for one another.
         ledger.lock_payer(db, caller.balance_account)
         sender = _party(db, caller.id)
+        if sender is None:
+            raise Unauthorized("No account has this API key any more.", "InvalidAPIKey")
         receiver, key = _receiver(db, wanted.username)
-        if sender is None or receiver is None:
+        if receiver is None:
             raise BadRequest(
                 "There is no such account and no such shared key. Send the name with its number, such as "
                 "somebody#42, or the number alone.",
@@ -131,7 +110,7 @@ def give(
         detail: dict[str, Any] = {"from": sender.id, "to": receiver.id, "amount": wanted.amount}
         if key is not None:
             detail["shared_key"] = str(key.id)
-        if _happened(db, event_id, detail):
+        if once.happened(db, event_id, detail):
             return wanted.amount
         _check_parties(db, sender, receiver, key)
         _check_amount(db, sender, wanted.amount)
@@ -240,13 +219,13 @@ def award(platform: Platform, api_key: str, wanted: KudosAwardInput, idempotency
         raise Forbidden("Your account is scheduled for deletion and cannot award kudos.", "DeletedUser")
     if not caller.has(Role.ADMIN):
         raise Forbidden("Only administrators may award kudos.", "NotAllowedAwards")
-    event_id = _event_id("award", caller.id, idempotency_key)
+    event_id = once.event_id("award", caller.id, idempotency_key)
     with platform.engine.begin() as db:
         # Two calls with the same key come one after the other.
         ledger.lock_payer(db, caller.balance_account)
         receiver = _awarded(db, wanted.username)
         detail = {"by": caller.id, "to": receiver.id, "amount": wanted.amount}
-        if _happened(db, event_id, detail):
+        if once.happened(db, event_id, detail):
             return wanted.amount
         if Role.FLAGGED in receiver.roles:
             raise BadRequest("This account is flagged and cannot be awarded kudos.", "TargetAccountFlagged")

@@ -4,13 +4,9 @@ Part of what the workers of a new account earn stays in its escrow. Whoever is t
 or by a moderator's word, gets it.
 """
 
-from typing import Any
-
-from sqlalchemy import Row, text
+from sqlalchemy import text
 
 from horde.kudos import service as ledger
-from horde.kudos.rules import Entry
-from horde.platform.ids import new_id
 from horde.platform.runtime import Platform
 from horde.users import service as users
 from horde.users.rules import MOST_SUSPICIONS, TRUST_DAYS, Role
@@ -26,28 +22,29 @@ _DESERVING = text("""
         AND (SELECT count(*) FROM suspicions WHERE user_id = users.id AND worker_id IS NULL) < :most
 """)
 _HELD_BACK = text("""
-    SELECT escrow.id AS escrow, purse.id AS purse FROM user_roles role
+    SELECT escrow.user_id FROM user_roles role
     JOIN accounts escrow ON escrow.user_id = role.user_id AND escrow.purpose = 'escrow'
-    JOIN accounts purse ON purse.user_id = role.user_id AND purse.purpose = 'balance'
     WHERE role.role = 'trusted' AND escrow.balance > 0
 """)
-_LOCK = text("SELECT id FROM accounts WHERE id = :account FOR UPDATE")
 
 
 def review(platform: Platform) -> int:
-    """Make accounts trusted that have earned it, and give trusted ones what is in their escrow.
+    """Make accounts trusted that have earned it, and give trusted ones what is left in their escrow.
 
     An account has earned it with more than `kudos_trust_threshold` folded kudos in its escrow, fewer than
-    five suspicions and a week of age, unless moderators restrict it. Returns how many have become trusted.
+    five suspicions and a week of age, unless moderators restrict it. It gets them with the role
+    (`roles.change_roles`); what is left then was settled for the account as it had been. Returns how many
+    have become trusted.
     """
     threshold = platform.settings.kudos_trust_threshold
     deserving = [] if threshold is None else _deserving(platform, threshold)
     for user_id in deserving:
         users.set_role(platform, user_id, Role.TRUSTED, True)
     with platform.read() as db:
-        held_back = db.execute(_HELD_BACK).all()
-    for accounts in held_back:
-        _release(platform, accounts)
+        held_back = db.execute(_HELD_BACK).scalars().all()
+    for user_id in held_back:
+        with platform.engine.begin() as db:
+            ledger.release_escrow(db, user_id)
     return len(deserving)
 
 
@@ -63,16 +60,3 @@ def _deserving(platform: Platform, threshold: int) -> list[int]:
             },
         )
         return list(found.scalars())
-
-
-def _release(platform: Platform, accounts: Row[Any]) -> None:
-    """Move what an escrow holds into the purse; under the escrow's lock, so that nothing moves twice.
-
-    What a settlement under way adds to the escrow, taking the account for a new one yet, moves next time.
-    """
-    with platform.engine.begin() as db:
-        db.execute(_LOCK, {"account": accounts.escrow})
-        amount = ledger.effective_balance(db, accounts.escrow)
-        if amount > 0:
-            entries = [Entry(accounts.escrow, -amount), Entry(accounts.purse, amount, "accumulated")]
-            ledger.post(db, new_id(), "promotion", entries)

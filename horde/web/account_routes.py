@@ -14,6 +14,7 @@ from horde.users.kudos_schemas import KudosTransferInput, LedgerQuery
 from horde.users.rules import Role, UserFacts
 from horde.users.schemas import UserDetails
 from horde.web import forms, sessions
+from horde.web.plots import short
 from horde.web.site import page, see, site
 from horde.workers.details import worker_details
 from horde.workers.schemas import WorkerDetails
@@ -58,6 +59,7 @@ def account() -> Response:
         login=sessions.current().login,
         workers=_workers(platform, details),
         reasons=REASONS,
+        short=short,
         history=history.movements(platform, user, _part()),
     )
 
@@ -156,8 +158,10 @@ def decide_education(application_id: str) -> Response:
     user = sessions.user()
     if user is None:
         return _log_in("education")
-    granted = forms.field("decision") == "grant"
-    decision = EducationDecisionInput(granted=granted, reason=forms.field("reason", 1000))
+    chosen = forms.field("decision")
+    if chosen not in ("grant", "refuse"):
+        raise BadRequest("Choose whether to grant or to refuse the application. Nothing was changed.")
+    decision = EducationDecisionInput(granted=chosen == "grant", reason=forms.field("reason", 1000))
     decided = education.decide(current_platform(), user, application_id, decision)
     return _education_page(user, done=f"The application of {decided.institution} is {decided.state}.")
 
@@ -168,8 +172,10 @@ def _education_page(
     sent: dict[str, str] | None = None,
     done: str | None = None,
 ) -> Response:
-    platform = current_platform()
-    moderator = user.has(Role.MODERATOR)
+    platform, moderator = current_platform(), user.has(Role.MODERATOR)
+    query = _applications(moderator)
+    shown = education.list_applications(platform, user, query)
+    waits = any(application.state == "open" for application in shown)
     return page(
         "education",
         error.status if error else 200,
@@ -178,5 +184,19 @@ def _education_page(
         sent=sent or {},
         user=user,
         moderator=moderator,
-        applications=education.list_applications(platform, user, EducationQuery()),
+        educator=user.has(Role.EDUCATION),
+        may_apply=moderator or not (waits or user.has(Role.EDUCATION)),
+        applications=shown,
+        query=query,
+        more=len(shown) == education.PAGE,
     )
+
+
+def _applications(moderator: bool) -> EducationQuery:
+    """Which applications are shown: to moderators those that wait for them, unless they want all."""
+    wanted = {} if not moderator or request.args.get("show") == "all" else {"state": "open"}
+    given = {"page": request.args["page"]} if "page" in request.args else {}
+    try:
+        return EducationQuery.model_validate_strings(wanted | given)
+    except ValidationError:  # nobody types this in
+        return EducationQuery.model_validate_strings(wanted)

@@ -46,7 +46,8 @@ def number() -> str:
 
 def field(name: str, most: int = 2000) -> str:
     """What was filled in, without space around it; empty if missing. Cut after `most` characters."""
-    return request.form.get(name, "").replace("\0", "").strip()[:most]
+    given = request.form.get(name, "").replace("\0", "").replace("\r\n", "\n")
+    return given.strip()[:most]
 
 
 def _outdated() -> Forbidden:
@@ -59,16 +60,18 @@ def _outdated() -> Forbidden:
 def _origin() -> str | None:
     """Where the form stood. Browsers tell it with every form."""
     sender = request.headers.get("Origin") or request.headers.get("Referer")
-    if sender is None:
+    try:
+        parts = urlsplit(sender or "")
+    except ValueError:  # it is no address at all
         return None
-    parts = urlsplit(sender)
     return f"{parts.scheme}://{parts.netloc}"
 
 
 def _own_origins() -> set[str]:
     scheme = "https" if sessions.secure() else "http"
     public = urlsplit(current_platform().settings.public_url or request.host_url)
-    return {f"{scheme}://{request.host}", f"{public.scheme}://{public.netloc}"}
+    own = f"{scheme}://{request.host}", f"{public.scheme}://{public.netloc}"
+    return {origin.lower() for origin in own}  # as browsers write them
 
 
 def _serializer() -> URLSafeTimedSerializer:

@@ -144,6 +144,13 @@ def log_in_elsewhere(provider: str, return_to: str) -> Response:
     return see(oauth.begin(current_platform(), provider, return_to, home()), 302)
 
 
+@site.get("/finish_dance")
+@limited(LOOKING)
+def finish_dance() -> Response:
+    """An address that logins ended at in other hordes. Here each knows itself where it leads."""
+    return see("/", 302)
+
+
 @site.get("/<any(google, discord, github):provider>/<string:again>/authorized")
 @limited("20/minute", key="path")
 def logged_in_elsewhere(provider: str, again: str) -> Response:

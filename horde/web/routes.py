@@ -2,6 +2,7 @@
 
 from flask import Response
 
+from horde.moderation import modes
 from horde.platform.http import limited
 from horde.platform.runtime import current_platform
 from horde.status import documents
@@ -24,6 +25,8 @@ def start() -> Response:
         "start",
         welcome=documents.document(platform, "welcome", "html", home()).html,
         news=pieces,
+        maintenance=modes.modes(platform).maintenance,
+        verification=platform.settings.google_site_verification,
         figures=figures(platform),
         width=PLOT_WIDTH,
         height=PLOT_HEIGHT,

@@ -1,12 +1,15 @@
 """What all pages have in common: headers, forms, errors, and what templates may call."""
 
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import structlog
 from flask import Blueprint, Response, g, make_response, redirect, render_template, request
-from werkzeug.exceptions import HTTPException
+from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import HTTPException, NotFound
 
 from horde.platform.errors import HordeError
+from horde.platform.http.errors import http_error
 from horde.platform.runtime import current_platform
 from horde.web import forms, oauth, sessions
 
@@ -66,7 +69,7 @@ def _protect(response: Response) -> Response:
     return response
 
 
-@site.context_processor
+@site.app_context_processor
 def _common() -> dict[str, Any]:
     settings = current_platform().settings
     return {
@@ -75,6 +78,13 @@ def _common() -> dict[str, Any]:
         "form_token": forms.token,
         "providers": oauth.configured(settings),
     }
+
+
+@site.app_template_filter("day")
+def _day(date: str) -> str:
+    """The day of a date as answers of the API have it."""
+    moment = parsedate_to_datetime(date)
+    return f"{moment.day} {moment:%B %Y}"
 
 
 @site.errorhandler(HordeError)
@@ -90,12 +100,17 @@ def _http_error(error: HTTPException) -> Response:
         429: "That was too often. Please wait a while and try again.",
     }
     status = error.code or 500
-    return page(
-        "message",
-        status,
-        heading="That did not work",
-        message=texts.get(status, error.description or error.name),
-    )
+    message = texts.get(status, error.description or error.name)
+    return page("message", status, heading="That did not work", message=message)
+
+
+@site.app_errorhandler(404)
+def _nowhere(error: NotFound) -> ResponseReturnValue:
+    """Show people a page where nothing is, and programs what they get for any other error."""
+    wanted = request.accept_mimetypes.best_match(["application/json", "text/html"])
+    if wanted != "text/html" or request.path.startswith("/api/"):
+        return http_error(error)
+    return _protect(_http_error(error))
 
 
 @site.errorhandler(Exception)

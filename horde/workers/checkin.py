@@ -13,7 +13,7 @@ from horde.workers import heartbeats, rules
 from horde.workers.heartbeats import present
 from horde.workers.registration import Admission, admit, register
 from horde.workers.rules import WorkerFacts
-from horde.workers.service import FACTS_COLUMNS, facts_of, forget
+from horde.workers.service import FACTS_COLUMNS, facts_of, forget, forget_settings
 from horde.workers.tables import Worker
 
 NOTED_SECONDS = 3600.0
@@ -23,9 +23,9 @@ NOTED_SECONDS = 3600.0
 def check_in(platform: Platform, admitted: Admission, settings: Mapping[str, Any]) -> WorkerFacts:
     """Note that a worker is there and what it offers now; register it if it is new.
 
-    `settings` holds every name of `rules.SETTINGS`; changed ones are stored at once, a mere sign of life
-    goes to the cache and reaches the database some seconds later. Raises what `admit` does, if somebody has
-    registered or removed a worker of this name in the meantime.
+    `settings` holds every name of `rules.SETTINGS`. Changed ones are stored at once; a mere sign of life, and
+    what is only shown, goes to the cache and reaches the database some seconds later. Raises what `admit`
+    does, if somebody has registered or removed a worker of this name in the meantime.
     """
     worker = _enter(platform, admitted, settings)
     if worker is None:
@@ -56,7 +56,7 @@ def _enter(platform: Platform, admitted: Admission, settings: Mapping[str, Any])
     stored = dict(settings, models=frozenset(settings["models"]), blacklist=tuple(settings["blacklist"]))
     if rules.changed_settings(worker, stored):
         return _store(platform, admitted, worker, settings)
-    heartbeats.beat(platform, worker.id, admitted.address)
+    heartbeats.beat(platform, worker.id, admitted.address, settings["amount"])
     return worker
 
 
@@ -72,7 +72,7 @@ def _store(
     )
     with platform.engine.begin() as db:
         row = db.execute(changed).one_or_none()
-    forget(platform, admitted.kind, admitted.name)
+    forget_settings(platform, admitted.name)
     return None if row is None else facts_of(platform, row)
 
 

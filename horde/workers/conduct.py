@@ -9,6 +9,7 @@ from sqlalchemy import Row, text
 from horde.platform.runtime import Platform
 from horde.users import suspicions
 from horde.users.rules import Reason
+from horde.workers import service
 
 MOST_DROPPED, MOST_DROPPED_IN_RAIDS = 20, 10
 """Jobs that a worker may lose within an hour."""
@@ -59,7 +60,7 @@ def judge_dropped_jobs(platform: Platform) -> int:
                 suspicions.report(db, worker.owner_id, Reason.TOO_MANY_JOBS_ABORTED, worker.id)
             judged.append(worker)
     for worker in judged:
-        _forget(platform, worker.kind, worker.name)
+        service.forget(platform, worker.kind, worker.name)
     return len(judged)
 
 
@@ -75,8 +76,4 @@ def suspect(
     with platform.engine.begin() as db:
         paused = suspicions.report(db, owner_id, reason, worker_id)
     if paused:
-        _forget(platform, kind, name)
-
-
-def _forget(platform: Platform, kind: str, name: str) -> None:
-    platform.local.drop(f"worker:{name}", f"online:{kind}")
+        service.forget(platform, kind, name)

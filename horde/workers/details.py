@@ -72,7 +72,7 @@ def list_workers(platform: Platform, api_key: str | None, *, kind: str | None, n
     and moderators of all; a key that no account has counts for nothing.
     """
     viewer = _viewer(platform, api_key)
-    listing = platform.local.get(LISTED_KEY, LISTED_SECONDS, lambda: _Listing(platform))
+    listing = platform.local.get(LISTED_KEY, LISTED_SECONDS, lambda: _Listing(platform), bridge=True)
     everywhere = _privilege(viewer, None)
     found = []
     for row, shown in zip(listing.rows, listing.shown(everywhere), strict=True):

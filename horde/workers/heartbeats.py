@@ -43,9 +43,10 @@ def present(moment: str) -> dict[str, str]:
     }
 
 
-def beat(platform: Platform, worker_id: UUID, address: str) -> None:
-    """Note that a worker has called from `address` just now."""
-    seen = {str(worker_id): f"{time.time()} {address}"}
+def beat(platform: Platform, worker_id: UUID, address: str, amount: int | None = None) -> None:
+    """Note that a worker has called from `address` just now, and the most jobs that it takes at once."""
+    sign = f"{time.time()} {address}"
+    seen = {str(worker_id): sign if amount is None else f"{sign} {amount}"}
 
     def write() -> bool:
         _count(platform, seen)
@@ -63,26 +64,30 @@ def beat(platform: Platform, worker_id: UUID, address: str) -> None:
 
 
 _SEEN = text(f"""
-    UPDATE workers SET ipaddr = seen.address,
+    WITH held AS (
+        SELECT id FROM workers WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR NO KEY UPDATE
+    )
+    UPDATE workers SET ipaddr = seen.address, amount = coalesce(seen.amount, workers.amount),
         {", ".join(f"{column} = {value}" for column, value in present("seen.moment").items())}
     FROM (
         SELECT unnest(CAST(:ids AS uuid[])) AS id, to_timestamp(unnest(CAST(:moments AS float8[]))) AS moment,
-            unnest(CAST(:addresses AS text[])) AS address
-    ) seen
+            unnest(CAST(:addresses AS text[])) AS address, unnest(CAST(:amounts AS smallint[])) AS amount
+    ) seen JOIN held ON held.id = seen.id
     WHERE workers.id = seen.id
 """)
 
 
 def _count(platform: Platform, seen: Mapping[str, str]) -> None:
-    """`seen` holds, by worker id, when and from where each gave its last sign of life."""
-    moments, addresses = zip(*(value.split(" ", 1) for value in seen.values()), strict=True)
+    """`seen` holds, by worker id, the last sign of life of each as `beat` writes it."""
+    signs = [sign.split() for sign in seen.values()]
     with platform.engine.begin() as db:
         db.execute(
             _SEEN,
             {
                 "ids": list(seen),
-                "moments": [float(moment) for moment in moments],
-                "addresses": list(addresses),
+                "moments": [float(sign[0]) for sign in signs],
+                "addresses": [sign[1] for sign in signs],
+                "amounts": [int(sign[2]) if len(sign) > 2 else None for sign in signs],
             },
         )
 

@@ -26,6 +26,8 @@ MOST_TO_ONE_WORKER = 10
 """Unexpired messages that an owner may have for one worker, as each pop answers all of them."""
 KEPT_SECONDS = 10.0
 ADDRESSED_KEY = "messages"
+EXPIRED_DAYS = 7
+"""How long messages that have expired can still be listed."""
 
 
 def send(platform: Platform, api_key: str, new: ResponseModelMessage) -> schemas.WorkerMessage:
@@ -150,6 +152,13 @@ def remove_message(platform: Platform, api_key: str, message_id: str) -> None:
             raise Forbidden("Only a message's author and moderators may delete it.", "Forbidden")
         db.execute(delete(WorkerMessage).where(WorkerMessage.id == row.id))
     _forget(platform, row.worker_id)
+
+
+def purge(platform: Platform) -> int:
+    """Delete messages that expired a week ago or earlier; returns how many."""
+    old = WorkerMessage.expires <= func.now() - timedelta(days=EXPIRED_DAYS)
+    with platform.engine.begin() as db:
+        return db.execute(delete(WorkerMessage).where(old)).rowcount
 
 
 def _find(db: Connection, given: str) -> Any:

@@ -61,7 +61,7 @@ class WorkerById(Resource):
         return answer(management.remove_worker(platform, api_key(), found))
 
 
-@area.route("/workers/name/<string:worker_name>")
+@area.route("/workers/name/<path:worker_name>")
 class WorkerByName(Resource):
     """One worker by its name."""
 

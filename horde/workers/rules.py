@@ -1,5 +1,6 @@
 """Rules about workers."""
 
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,6 +22,8 @@ EXTREME_PIXELS = 3072 * 3072
 """Width times height; few machines can make larger images."""
 MAX_PRIORITY_USERS = 50
 MAX_NAME = 100
+TURNS = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
+"""Bidirectional classes of invisible characters that change the direction of writing."""
 HOSTED_NOTEBOOKS = ("colab", "tpu", "google")
 BASELINE_SPEED = {"image": 1_000_000.0, "text": 1.0, "interrogation": 1.0}
 """Raw things per second assumed of a worker that has not delivered yet."""
@@ -59,8 +62,6 @@ class WorkerFacts:
     maintenance_message: str | None
     paused: bool
     speed: float
-    amount: int | None = None
-    """Most jobs of one request that it takes at once, if it has said so."""
     hosts_painters: bool = True
     """Whether one of its models is made for filling in parts of images,"""
     hosts_others: bool = True
@@ -91,6 +92,8 @@ SETTINGS = (
     "amount",
 )
 """What a pop says about its worker and is kept, by the column's name."""
+SHOWN_ONLY = frozenset({"amount"})
+"""Those by which nobody decides anything: a change of them alone may reach the database later."""
 
 
 def maintenance_text(message: str | None) -> str:
@@ -108,16 +111,37 @@ def no_worker(given: str) -> NotFound:
 
 
 def check_name(name: str) -> str:
-    """The trimmed name of a worker. Raises for one that is empty, invisible or too long."""
+    """The trimmed name of a worker. Raises for one that is empty, too long or cannot be shown as it is."""
     name = name.strip()
-    if not any(character.isprintable() and not character.isspace() for character in name):
+    if not _visible(name):
         raise BadRequest("A worker needs a name. Set one in your worker's configuration.")
     if len(name) > MAX_NAME:
         raise BadRequest(
             f"The worker's name has {len(name)} characters; at most {MAX_NAME} are possible.",
             "TooLongWorkerName",
         )
+    if any(map(_misleads, name)):
+        raise BadRequest(
+            "The worker's name holds a line break, a control character or a mark that changes the direction "
+            "of writing. Choose a name without it."
+        )
     return name
+
+
+def readable(name: str) -> bool:
+    """Whether a name can be seen, and stands beside others without changing how they are shown."""
+    return _visible(name) and not any(map(_misleads, name))
+
+
+def _visible(name: str) -> bool:
+    return any(character.isprintable() and not character.isspace() for character in name)
+
+
+def _misleads(character: str) -> bool:
+    """Whether it ends a line, steers a terminal, or changes how what comes after it is shown."""
+    return (
+        unicodedata.category(character) in ("Cc", "Zl", "Zp") or unicodedata.bidirectional(character) in TURNS
+    )
 
 
 def check_new_name(name: str) -> None:
@@ -206,8 +230,12 @@ UPTIME_REWARDS: Mapping[str, Callable[[Any], Decimal]] = MappingProxyType(
 
 
 def changed_settings(worker: Any, settings: dict[str, Any]) -> dict[str, Any]:
-    """Those of `settings` that differ from what is stored of a worker."""
-    return {name: value for name, value in settings.items() if getattr(worker, name) != value}
+    """Those of `settings` that differ from what is known of a worker and matter at once."""
+    return {
+        name: value
+        for name, value in settings.items()
+        if name not in SHOWN_ONLY and getattr(worker, name) != value
+    }
 
 
 def online(last_seen: datetime, now: datetime) -> bool:

@@ -66,7 +66,6 @@ def facts_of(platform: Platform, row: Any) -> WorkerFacts:
         maintenance_message=row.maintenance_message,
         paused=row.paused,
         speed=row.speed,
-        amount=row.amount,
         hosts_painters=True in painters,
         hosts_others=False in painters,
     )
@@ -81,6 +80,15 @@ def find(platform: Platform, name: str) -> WorkerFacts | None:
         return None if row is None else facts_of(platform, row)
 
     return platform.local.get(f"worker:{name}", FACTS_SECONDS, load)
+
+
+def forget_settings(platform: Platform, name: str) -> None:
+    """Drop what is kept of one worker, everywhere, after its settings changed.
+
+    Those who look at all workers hear of it when their time has come: a worker may change its settings at
+    each pop, and finding out about everybody anew each time would be dear.
+    """
+    platform.local.drop(f"worker:{name}")
 
 
 def forget(platform: Platform, kind: str, *names: str) -> None:

@@ -118,8 +118,8 @@ def create_team(platform: Platform, api_key: str, new: CreateTeamInput) -> Modif
     """Found a team.
 
     Raises, in this order, `InvalidAPIKey` (401), `AnonForbidden`, `DeletedUser` and
-    `UntrustedTeamCreation` (403), and, with 400, `TeamNameAlreadyExists`, `ProfaneTeamName` and
-    `ProfaneTeamInfo`.
+    `UntrustedTeamCreation` (403), and, with 400, `TeamNameAlreadyExists`, `BadRequest` for a name that cannot
+    be shown, `ProfaneTeamName` and `ProfaneTeamInfo`.
     """
     user = users.authenticate(platform, api_key)
     if user.anonymous:
@@ -220,6 +220,11 @@ def _check_free(db: Connection, name: str, but: Any = None) -> None:
 
 
 def _check_decent(platform: Platform, *, name: str | None = None, info: str | None = None) -> None:
+    if name and not rules.readable(name):
+        raise BadRequest(
+            "The team's name cannot be seen, or holds a line break, a control character or a mark that "
+            "changes the direction of writing. Please choose another."
+        )
     if name and is_profane(platform, name):
         raise BadRequest("The team's name holds a profane word. Please choose another.", "ProfaneTeamName")
     if info and is_profane(platform, info):

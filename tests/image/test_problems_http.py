@@ -5,6 +5,8 @@ from typing import Any
 import orjson
 import pytest
 
+from horde.app import TASKS
+from horde.moderation import problems
 from horde.users.rules import Role
 from tests.support import Account, Horde, change, scalar, unchanged
 
@@ -159,3 +161,12 @@ class TestLimits:
             horde.submitted(owner, horde.popped(owner)["id"], **CSAM)
         query = "SELECT string_agg(DISTINCT ipaddr, ' ') FROM problem_jobs"
         assert scalar(horde.platform, query) == "2001:db8:1:2::/64"
+
+
+def test_they_are_forgotten_after_thirty_days(horde: Horde, owner: Account, payer: Account) -> None:
+    reported(horde, owner, payer)
+    so_many(horde, 2, "30 days 1 hour")
+    so_many(horde, 3, "29 days 23 hours")
+    assert problems.purge(horde.platform) == 2
+    assert scalar(horde.platform, "SELECT count(*) FROM problem_jobs") == 4
+    assert problems.purge in [task.run for task in TASKS]

@@ -65,6 +65,11 @@ def waiting(
     yield calls
 
 
+def worker_ids(horde: Horde) -> list[str]:
+    """All workers that there are."""
+    return list(scalar(horde.platform, "SELECT array_agg(CAST(id AS text)) FROM workers"))
+
+
 def until(condition: Any) -> None:
     """Return once `condition` holds."""
     event = threading.Event()
@@ -206,6 +211,42 @@ class TestSeveralProcesses:
                 horde.asked(prompt="a swan", params={"n": n})
                 assert all(call.result(LONG).json["ids"] for call in tamed)
             waiting_of(other).close()
+
+
+class TestMatches:
+    """Where workers serve, of those who name them, only whom they name too."""
+
+    @pytest.mark.parametrize("processes", [1, 2])
+    def test_the_one_that_matches_is_called(
+        self, horde: Horde, pool: ThreadPoolExecutor, owner: Account, processes: int
+    ) -> None:
+        sender, names = horde.account(), ["first", "second", "third"]
+        matching: dict[str, Any] = {"priority_usernames": [sender.alias]}
+        option = {"require_matched_targeting": True}
+        with another_process(horde, **option) as here, another_process(horde, **option) as elsewhere:
+            there = here if processes == 1 else elsewhere
+            with waiting(here, pool, owner, *names) as calls:
+                with waiting(there, pool, owner, "matches", **matching) as (matches,):
+                    ids = worker_ids(horde)
+                    with not_rechecking(here, elsewhere):
+                        here.asked(sender, workers=ids, prompt="for a friend")
+                        assert matches.result(LONG).json["payload"]["prompt"] == "for a friend"
+                until(lambda: waiting_of(here).waiters == len(names))
+                here.asked(owner, workers=ids, params={"n": len(names)})
+                assert all(call.result(LONG).json["ids"] for call in calls)
+            waiting_of(here).close()
+            waiting_of(elsewhere).close()
+
+    def test_those_who_do_not_match_go_on_waiting(
+        self, horde: Horde, pool: ThreadPoolExecutor, owner: Account
+    ) -> None:
+        with another_process(horde, require_matched_targeting=True) as process:
+            with waiting(process, pool, owner, "faithful") as (call,):
+                request = process.asked(workers=worker_ids(horde))
+                process.asked(prompt="for everybody")
+                assert call.result(LONG).json["payload"]["prompt"] == "for everybody"
+                assert process.check(request)["waiting"] == 1
+            waiting_of(process).close()
 
 
 class TestEnding:

@@ -321,6 +321,9 @@ DAMAGES = {
     "reservations of requests that are gone": (
         "INSERT INTO reservations VALUES (gen_random_uuid(), :purse, 5, 5)"
     ),
+    "reservations that hold something else than their requests have not spent": (
+        "INSERT INTO reservations SELECT request_id, :purse, 5, 4 FROM jobs WHERE id = :job"
+    ),
     "delivered jobs that nobody was paid for": (
         "INSERT INTO jobs SELECT gen_random_uuid(), request_id, worker_id, model, state, started, deadline, "
         "finished, seed, metadata, charged, reward, things, value FROM jobs WHERE id = :job"

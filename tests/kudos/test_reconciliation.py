@@ -11,10 +11,12 @@ from sqlalchemy.exc import IntegrityError
 
 from horde.kudos import reconciliation
 from horde.kudos import service as ledger
-from horde.kudos.reconciliation import Drift
+from horde.kudos.reconciliation import Drift, EntriesDamagedError, Health
 from horde.kudos.rules import TREASURY, Entry, balanced
 from horde.platform.runtime import Platform
 from tests.support import Account, Horde, assert_books_balance, change, in_threads, scalar, unchanged
+
+BALANCE = "SELECT balance FROM accounts WHERE id = :id"
 
 
 def damage(platform: Platform, account_id: int, amount: Any) -> None:
@@ -33,6 +35,12 @@ def damage_total(platform: Platform, account_id: int, action: str, amount: Any) 
 def total(platform: Platform, account_id: int, action: str) -> Decimal | None:
     query = "SELECT amount FROM kudos_totals WHERE account_id = :id AND action = :action"
     return scalar(platform, query, id=account_id, action=action)  # type: ignore[no-any-return]
+
+
+def post(platform: Platform, user: Account, amount: int) -> None:
+    """Award kudos that are yet to be folded."""
+    with platform.engine.begin() as db:
+        ledger.post(db, uuid4(), "test", balanced([Entry(user.balance, Decimal(amount), "awarded")]))
 
 
 @pytest.fixture
@@ -155,9 +163,8 @@ class TestRepair:
                 damage(horde.platform, getattr(user, purse), amount)
             else:
                 damage_total(horde.platform, getattr(user, purse), action, amount)
-        with horde.platform.engine.begin() as db:
-            entries = balanced([Entry(user.balance, Decimal(pending), "awarded")])
-            ledger.post(db, uuid4(), "test", entries) if entries else None
+        if pending:
+            post(horde.platform, user, pending)
         if folded_between:
             ledger.fold_all(horde.platform)
         reconciliation.repair(horde.platform)
@@ -166,6 +173,106 @@ class TestRepair:
         assert total(horde.platform, user.balance, "admin") == 5000
         assert (total(horde.platform, user.balance, "awarded") or 0) == pending
         assert_books_balance(horde.platform)
+
+
+class TestEntries:
+    """Where entries are wrong themselves they do not tell what a balance should be: nothing is repaired."""
+
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            "DELETE FROM ledger_entries WHERE account_id = :purse",
+            "UPDATE ledger_entries SET amount = amount + 1 WHERE account_id = :purse",
+            "DELETE FROM ledger_events event USING ledger_entries entry WHERE event_id = event.id "
+            "AND account_id = :purse",
+            "UPDATE ledger_entries SET account_id = 999999 WHERE account_id = :purse",
+            "INSERT INTO ledger_events (id, kind) SELECT gen_random_uuid(), 'test' WHERE :purse > 0",
+        ],
+    )
+    def test_nothing_is_repaired(self, horde: Horde, user: Account, statement: str) -> None:
+        other = horde.account(amount=100)
+        damage(horde.platform, other.balance, 7)
+        change(horde.platform, statement, purse=user.balance)
+        with unchanged(horde.platform), pytest.raises(EntriesDamagedError):
+            reconciliation.repair(horde.platform)
+
+    def test_nor_while_a_delivered_job_is_unpaid(self, horde: Horde, user: Account) -> None:
+        """An event that is gone as a whole leaves no other trace."""
+        horde.asked(user)
+        job = horde.popped(user)["id"]
+        horde.submitted(user, job)
+        ledger.fold_all(horde.platform)
+        for table, column in (("ledger_entries", "event_id"), ("ledger_events", "id")):
+            change(horde.platform, f"DELETE FROM {table} WHERE {column} = :job", job=job)
+        with unchanged(horde.platform), pytest.raises(EntriesDamagedError, match="nobody was paid"):
+            reconciliation.repair(horde.platform)
+
+    def test_once_they_are_back_the_rest_is(self, horde: Horde, user: Account) -> None:
+        change(
+            horde.platform,
+            "CREATE TABLE backup AS SELECT * FROM ledger_entries WHERE account_id = :purse",
+            purse=user.balance,
+        )
+        try:
+            change(horde.platform, "DELETE FROM ledger_entries WHERE account_id = :purse", purse=user.balance)
+            damage(horde.platform, user.balance, 7)
+            change(horde.platform, "INSERT INTO ledger_entries SELECT * FROM backup")
+        finally:
+            change(horde.platform, "DROP TABLE backup")
+        assert reconciliation.repair(horde.platform) == [Drift(user.balance, None, Decimal(7))]
+        ledger.fold_all(horde.platform)
+        assert horde.kudos(user.balance) == 500
+        assert_books_balance(horde.platform)
+
+    @pytest.mark.parametrize(("folded", "wrong", "right"), [(False, 1100, 600), (True, 500, 600)])
+    def test_entries_that_are_folded_twice_or_never(
+        self, horde: Horde, user: Account, folded: bool, wrong: int, right: int
+    ) -> None:
+        """The entries are right, and what is folded from them is not."""
+        post(horde.platform, user, 100)
+        statement = "UPDATE ledger_entries SET folded = :folded WHERE account_id = :purse"
+        change(horde.platform, statement, folded=folded, purse=user.balance)
+        ledger.fold_all(horde.platform)
+        assert scalar(horde.platform, BALANCE, id=user.balance) == wrong
+        assert len(reconciliation.repair(horde.platform)) == 2  # the balance and its total
+        ledger.fold_all(horde.platform)
+        assert scalar(horde.platform, BALANCE, id=user.balance) == right
+        with unchanged(horde.platform):
+            assert reconciliation.repair(horde.platform) == []
+        assert_books_balance(horde.platform)
+
+
+class TestReservations:
+    def test_those_of_requests_that_are_gone_are_given_back(self, horde: Horde, user: Account) -> None:
+        request = horde.asked(user, slow_workers=False)
+        statement = "INSERT INTO reservations SELECT gen_random_uuid(), :purse, 200, 150"
+        change(horde.platform, statement, purse=user.balance)
+        assert reconciliation.release_orphans(horde.platform) == 1
+        assert str(scalar(horde.platform, "SELECT request_id FROM reservations")) == request
+        with unchanged(horde.platform):
+            assert reconciliation.release_orphans(horde.platform) == 0
+        assert_books_balance(horde.platform)
+
+
+class TestHealth:
+    def test_of_an_idle_horde(self, horde: Horde) -> None:
+        found = reconciliation.health(horde.platform)
+        assert found == Health(0, 0, None, 0, Decimal(0), 0)
+
+    def test_of_one_at_work(self, horde: Horde, user: Account) -> None:
+        horde.asked(user, slow_workers=False, params={"n": 2})
+        change(
+            horde.platform, "UPDATE ledger_entries SET created = now() - interval '1 minute' WHERE NOT folded"
+        )
+        change(horde.platform, "UPDATE reservations SET created = now() - interval '1 hour'")
+        found = reconciliation.health(horde.platform)
+        reserved = scalar(horde.platform, "SELECT remaining FROM reservations")
+        assert (found.unfolded, found.reservations, found.reserved) == (2, 1, reserved)
+        assert found.unfolded_seconds == pytest.approx(60, abs=10)
+        assert found.reservation_seconds == pytest.approx(3600, abs=10)
+        assert found.folded_seconds == pytest.approx(0, abs=10)
+        ledger.fold_all(horde.platform)
+        assert reconciliation.health(horde.platform).unfolded == 0
 
 
 class TestNightly:

@@ -60,6 +60,19 @@ def test_dropping_reaches_the_other_processes(redis_url: str) -> None:
         listener.join()
 
 
+def test_what_is_dropped_while_it_is_loaded_is_not_kept() -> None:
+    local = LocalCache(AWAY)
+
+    def load() -> str:
+        assert local.get("a", 60, lambda: "another caller's") == "another caller's"
+        local.drop("a")
+        return "old"
+
+    assert local.get("a", 60, load) == "old"
+    assert local.get("a", 60, lambda: "new") == "new"
+    assert local.get("a", 60, lambda: "newer") == "new"
+
+
 def test_a_lost_cache_server_costs_invalidations_only() -> None:
     local = LocalCache(redis.Redis(port=1, socket_connect_timeout=0.1))
     assert local.get("a", 60, lambda: 1) == 1

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from horde import __version__
+from horde.app import CannotStart, check_files
 from horde.settings import ROOT
 from horde.status.news import NewsError, load_news
 from horde.users.rules import ANONYMOUS_KEY, Role
-from tests.support import Horde, another_process, assert_refused, change, forget
+from tests.support import Horde, another_process, assert_refused, change, forget, make_settings
 
 NAMES = ["terms", "privacy", "sponsors"]
 NEWS = "/status/news"
@@ -61,9 +62,26 @@ class TestDocuments:
             assert "one.example" not in response.json["html"] or host == "one.example"
 
 
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("HORDE_CONTACT_EMAIL", "horde_contact_email"),
+        ("HORDE_EMAIL", "horde_contact_email"),
+        ("GOOGLE_SITE_VERIFICATION", "google_site_verification"),
+        ("GOOGLE_VERIFICATION_STRING", "google_site_verification"),
+    ],
+)
+def test_settings_by_the_names_that_operators_have(
+    name: str, field: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(name, "something")
+    assert getattr(make_settings(tmp_path), field) == "something"
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """An operator's documents."""
+    """An operator's documents and news."""
+    (tmp_path / "news.toml").touch()
     (tmp_path / "terms.md").write_text(
         "\n# {{ title }}\n\n| a | b |\n| - | - |\n| <b>c</b> | d |\n\n{{ url }}\n\n"
     )
@@ -88,6 +106,95 @@ def test_documents_of_ones_own(own: Horde, folder: Path) -> None:
         assert part in found
     (folder / "terms.md").write_text("# Other terms")
     assert own.call("GET", "/documents/terms").json == {"html": "<h1>Other terms</h1>"}
+
+
+def test_documents_that_come_and_go(own: Horde, folder: Path) -> None:
+    shipped = own.call("GET", "/documents/privacy").json
+    (folder / "privacy.md").write_text("# Our policy")
+    assert own.call("GET", "/documents/privacy").json == {"html": "<h1>Our policy</h1>"}
+    (folder / "privacy.md").unlink()
+    assert own.call("GET", "/documents/privacy").json == shipped
+
+
+@pytest.mark.parametrize("content", ["{% if %}", "{{ contakt }}", "{{ 1 / 0 }}", "{% include 'no.md' %}"])
+def test_documents_that_break_meanwhile(own: Horde, folder: Path, content: str) -> None:
+    """The last that could be shown stays, rather than what ships."""
+    before = own.call("GET", "/documents/terms").json
+    (folder / "terms.md").write_text(f"# Terms\n\n{content}")
+    for _ in range(2):
+        assert own.call("GET", "/documents/terms").json == before
+    (folder / "terms.md").write_text("# Terms")
+    assert own.call("GET", "/documents/terms").json == {"html": "<h1>Terms</h1>"}
+
+
+class TestStart:
+    """A server does not start while a visitor would find something broken."""
+
+    def refused(self, horde: Horde, folder: Path, **values: Any) -> str:
+        files = {"documents": str(folder), "news": str(folder / "news.toml")} | values
+        with pytest.raises(CannotStart) as refusal:
+            check_files(horde.platform.settings.model_copy(update=files))
+        return str(refusal.value)
+
+    def test_as_it_ships(self, horde: Horde) -> None:
+        check_files(horde.platform.settings)
+
+    @pytest.mark.parametrize("name", ["welcome", *NAMES])
+    @pytest.mark.parametrize(
+        ("content", "reason"),
+        [
+            ("{% if contact %}", "endif"),
+            ("{{ contakt }}", "contakt"),
+            ("{{ title.no.thing }}", "no"),
+            ("{{ 1 / 0 }}", "division by zero"),
+            ("{% include 'no.md' %}", "no.md"),
+        ],
+    )
+    def test_documents(self, horde: Horde, folder: Path, name: str, content: str, reason: str) -> None:
+        path = folder / f"{name}.md"
+        path.write_text(f"# Title\n\n{content}\n")
+        told = self.refused(horde, folder)
+        assert f"{path}, line 3, " in told
+        assert reason in told
+
+    @pytest.mark.parametrize(
+        "content", ["{% for one in supporters %}{{ one.nam }}{% endfor %}", "{{ supporters[0].name }}"]
+    )
+    def test_with_supporters_and_without(self, horde: Horde, folder: Path, content: str) -> None:
+        (folder / "sponsors.md").write_text(content)
+        assert f"{folder / 'sponsors.md'}, line 1, " in self.refused(horde, folder)
+
+    def test_no_text_at_all(self, horde: Horde, folder: Path) -> None:
+        (folder / "terms.md").write_bytes(b"\xff\xfe")
+        assert f"{folder / 'terms.md'} cannot be shown" in self.refused(horde, folder)
+
+    def test_no_folder(self, horde: Horde, folder: Path) -> None:
+        told = self.refused(horde, folder, documents=str(folder / "documnets"))
+        assert f"no folder {folder / 'documnets'}" in told
+        assert "DOCUMENTS" in told
+
+    @pytest.mark.parametrize(
+        ("content", "reason"),
+        [
+            ("[[news]]\ntitle = \n", "line 2"),
+            (
+                f"{PIECE.format(day='2026-01-31', title='x')}\n[[news]]\ntitle = 'y'",
+                "line 7, date_published is",
+            ),
+            (f"{PIECE.format(day='2026-01-31', title='x')}colour = 1", "line 2, colour"),
+            ("piece = 1", "piece"),
+            ("news = 1", "news must be a list"),
+        ],
+    )
+    def test_news(self, horde: Horde, folder: Path, content: str, reason: str) -> None:
+        (folder / "news.toml").write_text(content)
+        told = self.refused(horde, folder)
+        assert str(folder / "news.toml") in told
+        assert reason in told
+
+    def test_no_news_at_all(self, horde: Horde, folder: Path) -> None:
+        (folder / "news.toml").unlink()
+        assert str(folder / "news.toml") in self.refused(horde, folder)
 
 
 class TestNews:
@@ -124,6 +231,7 @@ class TestNews:
     )
     def test_a_broken_file(self, own: Horde, folder: Path, content: str | None) -> None:
         path = folder / "news.toml"
+        path.unlink()
         if content is not None:
             path.write_text(content)
         assert own.call("GET", NEWS).json == []
@@ -219,8 +327,10 @@ class TestSupporters:
         self.give(horde, 90_000, None)
         self.give(horde, 1_500_000, "Cleo Inc.", "https://cleo.example/a?b=c")
         self.give(horde, 2_000_000, "Dora")
+        self.give(horde, 20_000, "Eli")
         found = self.shown(horde)
         assert "<p>Ben, Ada</p>" in found
+        assert "Eli" not in found
         listed = '<li>Dora</li>\n<li><a href="https://cleo.example/a?b=c">Cleo Inc.</a></li>'
         assert listed in found
         assert "ben.example" not in found

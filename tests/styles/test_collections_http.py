@@ -169,6 +169,26 @@ class TestChanging:
             assert_refused(patch(member, styles=[]), 400, "BadRequest")
             assert_refused(patch(member, name="taken", styles=["Oil"]), 400, "BadRequest", "taken")
 
+    def test_styles_that_become_private_leave_others_collections(
+        self, horde: Horde, painter: Account, member: Account
+    ) -> None:
+        made_of = [made(horde, painter), made(horde, painter, name="Ink")]
+        theirs, own = put_together(horde, member, *made_of), put_together(horde, painter, *made_of)
+        answer = horde.call("PATCH", f"/styles/image/{made_of[0]}", painter, json={"public": False})
+        assert answer.status_code == 200
+        assert [style["id"] for style in collection(horde, theirs)["styles"]] == made_of[1:]
+        assert [style["id"] for style in collection(horde, own)["styles"]] == made_of
+
+    def test_very_many_styles(self, horde: Horde, painter: Account, member: Account) -> None:
+        style = made(horde, painter)
+        new = put_together(horde, member, *[style] * 1000)
+        assert len(collection(horde, new)["styles"]) == 1
+        with unchanged(horde.platform):
+            response = post(horde, member, styles=[style] * 10_000, name="b")
+            assert (response.status_code, list(response.json["errors"])) == (400, ["styles"])
+            for styles in (["x" * 100_000], [f"{style}::x"], ["::" * 1000]):
+                assert_refused(post(horde, member, styles=styles, name="b"), 400, "BadRequest")
+
 
 class TestDeleting:
     def test_owners_and_moderators(

@@ -115,6 +115,37 @@ def test_what_is_refused(horde: Horde, painter: Account, style: str) -> None:
     assert_refused(add(horde, painter, text, url="https://example.com/x"), 400, "BadRequest", "image")
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "javascript:alert(1)",
+        " https://example.com",
+        "HTTPS://example.com",
+        "https:example.com",
+        "https://",
+        "https:///a.webp",
+        "https://?a",
+        "https://example.com/a b",
+        "https://example.com/a\nSet-Cookie: x",
+        "data:image/webp;base64,AAAA",
+    ],
+)
+def test_what_is_no_address(horde: Horde, painter: Account, style: str, url: str) -> None:
+    example = added(horde, painter, style, "a")
+    path = f"/styles/image/{style}/example"
+    with unchanged(horde.platform):
+        assert_refused(add(horde, painter, style, url=url), 400, "BadRequest", "https")
+        changed = horde.call("PATCH", f"{path}/{example}", painter, json={"url": url})
+        assert_refused(changed, 400, "BadRequest", "https")
+
+
+def test_long_addresses(horde: Horde, painter: Account, style: str) -> None:
+    url = "https://example.com/" + "x" * 10_000
+    response = add(horde, painter, style, url=url)
+    assert (response.status_code, list(response.json["errors"])) == (400, ["url"])
+    assert add(horde, painter, style, url=url[:2000]).status_code == 200
+
+
 def test_many_at_once(horde: Horde, painter: Account, style: str) -> None:
     def send(number: int) -> int:
         body = {"url": f"https://example.com/{number}", "primary": True}

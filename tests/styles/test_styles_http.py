@@ -63,9 +63,15 @@ class TestMaking:
 
     def test_texts_are_cleaned(self, horde: Horde, painter: Account) -> None:
         style = made(
-            horde, painter, name="  Oil\n\u200b paint ", tags=[" a ", "a", "b"], models=["x", "x", "y" * 200]
+            horde,
+            painter,
+            name="  Oil\n\u200b paint ",
+            info=" All  in\u202e oil\r\n\u2028even this \x1b[1m",
+            tags=[" a ", "a", "b"],
+            models=["x", "x", "y" * 200],
         )
         found = shown(horde, style)
+        assert found["info"] == "All in oil\n\neven this [1m"
         assert (found["name"], found["tags"]) == ("Oil paint", ["a", "b"])
         assert found["models"] == ["x", "y" * 100]
 
@@ -101,6 +107,7 @@ class TestMaking:
             ({"models": [FLUX], "params": {"transparent": True}}, "InvalidTransparencyModel", "transparent"),
             ({"models": [FLUX], "params": {"workflow": "qr_code"}}, "ControlNetMismatch", "qr_code"),
             ({"prompt": "{p}{np} " + "word " * 7500}, "InvalidPromptSize", "7500"),
+            ({"prompt": "{p}{np}" + "x" * 100_000}, "InvalidPromptSize", "100000 characters"),
             ({"models": ["CodeFormers"]}, "UnexpectedModelName", "post-processor"),
             (
                 {"params": {"post_processing": ["NMKD_Siax", "4x_AnimeSharp"]}},
@@ -223,7 +230,7 @@ class TestShowing:
                     assert found(name) == style
         for name in ("sea/sky?", "Nobody#999::Sea/sky?", "collection::Sea/sky?", "x::Sea/sky?", "a::b::c::d"):
             assert found(name) == "StyleNotFound"
-        assert found("Sea/sky?", "text") == "StyleNotFound"
+        assert found("Sea/sky?", "text") == "StyleGetMistmatch"
 
     def test_an_attached_key(self, horde: Horde, painter: Account, stranger: Account) -> None:
         key = shared_key(horde, painter, kudos=300, name="Mine")
@@ -311,6 +318,57 @@ class TestChanging:
         fields = before | {"sharedkey": None, "info": before["info"]}
         assert patch(horde, painter, style, kind, **fields).status_code == 200
         assert shown(horde, style, kind=kind) == before
+
+    def test_all_that_a_style_can_hold_sent_back(self, horde: Horde) -> None:
+        owner = horde.account(Role.CUSTOMIZER, Role.SPECIAL)
+        style = made(
+            horde,
+            owner,
+            public=False,
+            nsfw=True,
+            models=["x" * 99 + " y", f"horde_special::{owner.alias}"],
+            sharedkey=shared_key(horde, owner),
+            params={
+                "sampler_name": "k_dpm_2",
+                "cfg_scale": 7.25,
+                "denoising_strength": 0.5,
+                "hires_fix_denoising_strength": 0.5,
+                "height": 64,
+                "width": 3072,
+                "post_processing": ["GFPGAN"],
+                "karras": False,
+                "tiling": True,
+                "hires_fix": True,
+                "clip_skip": 2,
+                "facefixer_strength": 0.1,
+                "loras": [{"name": "a", "inject_trigger": "any"}, {"name": "1", "is_version": True}],
+                "tis": [{"name": "b", "inject_ti": "negprompt"}],
+                "special": {"a": {"b": None}},
+                "transparent": False,
+                "steps": 500,
+            },
+        )
+        url = {"url": "https://example.com/a"}
+        assert horde.call("POST", f"/styles/image/{style}/example", owner, json=url).status_code == 200
+        before = shown(horde, style, owner)
+        assert patch(horde, owner, style, **before).status_code == 200
+        assert shown(horde, style, owner) == before
+        nothing = dict.fromkeys(("inject_ti", "strength"))
+        params = before["params"] | {
+            "workflow": None,
+            "tis": [before["params"]["tis"][0], {"name": "c"} | nothing],
+        }
+        assert patch(horde, owner, style, params=params, sharedkey=None).status_code == 200
+        expected = before["params"]["tis"] + [{"name": "c", "strength": 1.0}]
+        assert shown(horde, style, owner) == before | {"params": before["params"] | {"tis": expected}}
+
+    def test_nested_deeply(self, horde: Horde, painter: Account) -> None:
+        style = made(horde, painter)
+        for depth in (100, 100_000):
+            body = '{"params": ' + '{"a": [' * depth + "]}" * depth + "}"
+            headers = {"Content-Type": "application/json"}
+            answer = horde.call("PATCH", f"/styles/image/{style}", painter, headers, data=body)
+            assert answer.status_code in (200, 400)
 
     def test_who_may_not(self, horde: Horde, painter: Account, stranger: Account, moderator: Account) -> None:
         style = made(horde, painter)

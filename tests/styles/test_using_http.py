@@ -109,6 +109,51 @@ class TestWhatRuns:
         assert_refused(horde.ask(stranger, style=style), 400, "SourceImageRequiredForModel")
 
     @pytest.mark.parametrize("dry_run", [False, True])
+    def test_templates_that_swell(self, horde: Horde, painter: Account, dry_run: bool) -> None:
+        style = made(horde, painter, prompt="{p}" * 1000 + "{np}", params={})
+        with unchanged(horde.platform):
+            for prompt in ("word " * 7500, "x" * 101, "x" * 3_000_000, "a###" + "x" * 100_000):
+                refused = horde.ask(style=style, prompt=prompt, dry_run=dry_run)
+                assert_refused(refused, 400, "InvalidPromptSize", "100000")
+            many = horde.ask(style=style, prompt="a b c d e f g h i j", dry_run=dry_run)
+            assert_refused(many, 400, "InvalidPromptSize", "7500 words")
+        fits = horde.ask(style=style, prompt="x" * 100, dry_run=dry_run)
+        assert fits.status_code == (200 if dry_run else 202)
+
+    def test_texts_for_the_workflow_of_a_style(self, horde: Horde, painter: Account, worker: Account) -> None:
+        style = made(horde, painter, params={"workflow": "qr_code"})
+        plain = made(horde, painter, name="plain", params={})
+        texts = {"extra_texts": [{"text": "https://example.com", "reference": "qr_code"}]}
+        with unchanged(horde.platform):
+            assert_refused(horde.ask(style=style), 400, "MissingExtraTexts")
+        horde.asked(style=plain, params=texts)
+        assert "extra_texts" not in horde.popped(worker)["payload"]
+        horde.asked(style=style, params=texts | {"steps": 7})
+        payload = horde.popped(worker)["payload"]
+        assert payload["extra_texts"] == texts["extra_texts"]
+        assert payload["ddim_steps"] != 7
+
+    def test_what_is_imposed_on_schools_holds_with_styles(
+        self, horde: Horde, painter: Account, worker: Account
+    ) -> None:
+        style = made(horde, painter, nsfw=True, params={})
+        school = horde.account(Role.EDUCATION, amount=100)
+        horde.asked(school, style=style, nsfw=True, trusted_workers=False, censor_nsfw=False)
+        new = horde.account(amount=9)
+        assert horde.skipped(new, "new") == {"untrusted": 1}
+        assert horde.popped(worker)["payload"]["use_nsfw_censor"] is True
+
+    def test_special_models(self, horde: Horde) -> None:
+        owner = horde.account(Role.CUSTOMIZER, Role.SPECIAL)
+        special = {"models": [f"horde_special::{owner.alias}"], "params": {"special": {"a": {}}}}
+        style = made(horde, owner, **special)
+        others = horde.account(Role.SPECIAL)
+        with unchanged(horde.platform):
+            assert_refused(horde.ask(style=style), 403, "SpecialModelNeedsSpecialUser")
+            assert_refused(horde.ask(others, style=style), 403, "SpecialForbidden")
+        horde.asked(owner, style=style)
+
+    @pytest.mark.parametrize("dry_run", [False, True])
     def test_names(self, horde: Horde, painter: Account, dry_run: bool) -> None:
         style = made(horde, painter)
         made(horde, painter, "text")
@@ -273,6 +318,21 @@ class TestKeys:
         horde.asked(style=lent)
         assert not list(horde.platform.cache.scan_iter("relaxed:*"))
 
+    def test_a_style_without_its_key_goes_on(
+        self, horde: Horde, rich: Account, lent: str, stranger: Account, worker: Account
+    ) -> None:
+        key = shown(horde, lent, rich)["sharedkey"]
+        request = horde.asked(stranger, style=lent)
+        job = horde.popped(worker)["id"]
+        assert horde.call("DELETE", f"/sharedkeys/{key}", rich).status_code == 200
+        before = horde.kudos(rich.balance)
+        horde.submitted(worker, job)
+        assert horde.status(request)["done"]
+        assert horde.kudos(rich.balance) < before
+        paid = horde.kudos(stranger.balance)
+        horde.asked(stranger, style=lent)
+        assert paid - horde.kudos(stranger.balance) == prices.activation_tax(foreign_style=True)
+
     @pytest.mark.parametrize("role", [Role.FLAGGED, Role.EDUCATION])
     def test_some_pay_themselves(self, horde: Horde, rich: Account, lent: str, role: Role) -> None:
         caller = horde.account(role, amount=100)
@@ -299,3 +359,35 @@ class TestKeys:
         key = shared_key(horde, rich, max_image_steps=5)
         with unchanged(horde.platform):
             assert_refused(horde.ask(key, style=style), 400, "BadRequest", "steps")
+
+
+class TestCorruptPrompts:
+    """Who answers for a prompt that the filters refuse."""
+
+    @pytest.fixture(autouse=True)
+    def filtering(self, horde: Horde, moderator: Account) -> None:
+        for expression, kind in (("forbidden", 10), ("garden", 20)):
+            body = {"regex": expression, "filter_type": kind, "description": "test"}
+            assert horde.call("PUT", "/filters", moderator, json=body).status_code == 200
+        forget(horde.platform)
+
+    def ask(self, horde: Horde, key: Account, style: str, prompt: str) -> list[int]:
+        """Who is suspicious, and whose address is kept out, after a prompt was refused."""
+        refused = horde.ask(key, style=style, prompt=prompt, replacement_filter=False)
+        assert_refused(refused, 400, "CorruptPrompt")
+        with horde.platform.read() as db:
+            suspicious = list(db.exec_driver_sql("SELECT user_id FROM suspicions").scalars())
+        out = timeouts.timeout_seconds(horde.platform, "127.0.0.1") > 0
+        assert out == bool(suspicious)
+        return suspicious
+
+    @pytest.mark.parametrize("role", [Role.TRUSTED, Role.MODERATOR])
+    def test_whoever_calls_and_not_whoever_pays(self, horde: Horde, stranger: Account, role: Role) -> None:
+        owner = horde.account(role, amount=100)
+        style = made(horde, owner, params={}, sharedkey=shared_key(horde, owner))
+        assert self.ask(horde, stranger, style, "forbidden garden") == [stranger.id]
+
+    def test_nobody_for_somebody_elses_style(self, horde: Horde, painter: Account, stranger: Account) -> None:
+        style = made(horde, painter, prompt="{p} in a forbidden garden{np}", params={})
+        assert self.ask(horde, stranger, style, "a garden") == []
+        assert self.ask(horde, painter, style, "a garden") == [painter.id]

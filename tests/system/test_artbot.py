@@ -80,10 +80,14 @@ class Browser:
         self.key = key
 
     def call(self, method: str, path: str, body: Any = None, *, key: bool = False) -> requests.Response:
-        headers = {"Client-Agent": "Front end:1:https://front-end.example"}
+        # A type is declared with every call, whether there is a body or not.
+        headers = {
+            "Client-Agent": "Front end:1:https://front-end.example",
+            "Content-Type": "application/json",
+        }
         if key:
             headers["apikey"] = self.key
-        self._ask_before(method, path, [*headers, "Content-Type"])
+        self._ask_before(method, path, list(headers))
         answer = requests.request(
             method, self.url + path, json=body, headers={**headers, "Origin": ORIGIN}, timeout=20
         )
@@ -253,7 +257,8 @@ def test_cancelling(browser: Browser) -> None:
     assert browser.call("GET", "/generate/check/00000000-0000-0000-0000-000000000000").status_code == 404
 
 
-def test_managing_workers(browser: Browser) -> None:
+def test_managing_workers(browser: Browser, server: Server) -> None:
+    stranger = Browser(server, "0000000000")
     pop(browser)
     (listed,) = [each for each in browser.ok("GET", "/workers") if each["type"] == "image"]
     worker = browser.ok("GET", f"/workers/{listed['id']}")
@@ -272,11 +277,12 @@ def test_managing_workers(browser: Browser) -> None:
     (message,) = browser.ok("GET", "/workers/messages", key=True)
     assert {"id", "message", "origin", "expiry"} <= message.keys()
     parsedate_to_datetime(message["expiry"])
+    assert isinstance(stranger.ok("GET", "/workers/messages", key=True), list)
     assert browser.call("DELETE", f"/workers/{worker['id']}", key=True).ok
     assert browser.call("GET", f"/workers/{worker['id']}").status_code == 404
 
 
-def test_managing_shared_keys(browser: Browser, owner: Account) -> None:
+def test_managing_shared_keys(browser: Browser, owner: Account, server: Server) -> None:
     made = browser.ok("PUT", "/sharedkeys", {"name": "for a friend", "kudos": 100}, key=True)["id"]
     shown = browser.ok("GET", f"/sharedkeys/{made}", key=True)
     assert (shown["id"], shown["name"], shown["kudos"], shown["utilized"]) == (made, "for a friend", 100, 0)
@@ -285,4 +291,9 @@ def test_managing_shared_keys(browser: Browser, owner: Account) -> None:
     assert browser.call("PATCH", f"/sharedkeys/{made}", renamed, key=True).ok
     assert browser.ok("GET", f"/sharedkeys/{made}", key=True)["kudos"] == 200
     assert made in browser.ok("GET", "/find_user", key=True)["sharedkey_ids"]
+    friend = Browser(server, made)  # who logs in with it
+    login = friend.ok("GET", f"/sharedkeys/{made}", key=True)
+    assert login["username"] == owner.alias
+    assert "message" not in login
+    assert friend.ok("POST", "/generate/async", FRESH_INSTALLATION, key=True)["id"]
     assert browser.ok("DELETE", f"/sharedkeys/{made}", key=True)["message"] == "OK"

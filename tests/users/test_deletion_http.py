@@ -190,7 +190,12 @@ class TestWiping:
         fields = {"contact": "me@example.com"}
         horde.call("PUT", f"/users/{user.id}", user, json=fields)
         change(horde.platform, "UPDATE users SET admin_comment = 'his cousin' WHERE id = :id", id=user.id)
+        support = (
+            "INSERT INTO supporters (source, user_id, kudos, name) VALUES ('test', :id, 500, 'His name')"
+        )
+        change(horde.platform, support, id=user.id)
         wiped(horde, user)
+        assert scalar(horde.platform, "SELECT count(*) FROM supporters") == 0
         query = "SELECT users::text FROM users WHERE id = :id"
         row = scalar(horde.platform, query, id=user.id)
         for told in ("User", "me@example.com", "his cousin", users.key_hash(horde.platform.secret, user.key)):

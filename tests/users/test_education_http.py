@@ -90,6 +90,15 @@ class TestApplying:
                 assert response.status_code == 400
                 assert set(response.json["errors"]) == {name}
 
+    def test_what_nobody_sees_is_left_out(self, horde: Horde, teacher: Account) -> None:
+        sent = {"institution": "A\u202e School ", "contact": "a@b\u200b.example", "website": "\u2066x\n y"}
+        shown = apply(horde, teacher, **sent).json
+        assert {name: shown[name] for name in sent} == {
+            "institution": "A School",
+            "contact": "a@b.example",
+            "website": "x y",
+        }
+
     def test_who_may_not(self, horde: Horde, teacher: Account) -> None:
         deleted, school = horde.account(Role.DELETED), horde.account(Role.EDUCATION)
         with unchanged(horde.platform):

@@ -1,5 +1,6 @@
 """Who supports the horde, as the services say it: who is meant, what they get, and what goes wrong."""
 
+import dataclasses
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from ipaddress import ip_network
@@ -31,6 +32,7 @@ class Services:
         self.members: list[Any] = []
         self.subscriptions: list[Any] = []
         self.products: list[Any] = [{"id": "prod_1", "name": "Recognised"}, {"id": "prod_2", "name": "Cup"}]
+        self.campaigns: list[Any] = [{"type": "campaign", "id": "77"}]
         self.page = 100
         self.broken = False
         server.answer = self.answer
@@ -42,12 +44,14 @@ class Services:
         if handler.headers["Authorization"] != f"Bearer {wanted}" or self.broken:
             reply(500 if self.broken else 401, b"{}")(handler)
             return
-        if url.path == "/patreon/campaigns/77/members":
+        lists = {"/patreon/campaigns": self.campaigns, "/patreon/campaigns/77/members": self.members}
+        if url.path in lists:
+            found = lists[url.path]
             first = int(query.get("page[cursor]", 0))
             last = first + self.page
-            following = str(last) if last < len(self.members) else None
+            following = str(last) if last < len(found) else None
             meta = {"pagination": {"cursors": {"next": following}}}
-            content: Any = {"data": self.members[first:last], "meta": meta}
+            content: Any = {"data": found[first:last], "meta": meta}
         else:
             everything = {"/stripe/products": self.products, "/stripe/subscriptions": self.subscriptions}
             rows = everything[url.path]
@@ -72,7 +76,7 @@ class Services:
         metadata: dict[str, Any] | None = None,
         *,
         email: str | None = None,
-        product: str = "prod_1",
+        product: Any = "prod_1",
         status: str = "active",
     ) -> None:
         self.subscriptions.append(
@@ -177,6 +181,28 @@ class TestPatreon:
             patrons.member({"stable_id": account.alias})
         assert supporters.refresh(asking) == 7
 
+    def test_without_a_campaign_all_of_the_owners_count(
+        self, asking: Platform, patrons: Services, horde: Horde
+    ) -> None:
+        patrons.page = 1
+        patrons.campaigns = [None, {"id": "../77"}, {"id": {}}, {"type": "campaign", "id": "77"}]
+        ada = horde.account()
+        patrons.member({"stable_id": ada.id})
+        settings = asking.settings.model_copy(update={"patreon_campaign_id": None})
+        assert supporters.refresh(dataclasses.replace(asking, settings=settings)) == 1
+        assert rows(asking) == {("patreon", ada.id): 150_000}
+
+    def test_names_are_plain_words(self, asking: Platform, patrons: Services, horde: Horde) -> None:
+        patrons.member({"stable_id": horde.account().id, "alias": "A\x00d\u202ea\n B"})
+        patrons.member(
+            {"stable_id": f"Bob\x00#{horde.account().id}", "sponsor_link": "https://b.example/\x00"}
+        )
+        assert supporters.refresh(asking) == 2
+        assert supporters.sponsors(asking) == [
+            Sponsor("Ada B", None, 150_000),
+            Sponsor("Full Name", "https://b.example/", 150_000),
+        ]
+
     def test_several_memberships_are_added_up(
         self, asking: Platform, patrons: Services, horde: Horde
     ) -> None:
@@ -201,6 +227,27 @@ class TestStripe:
         assert rows(asking) == {("stripe", ada.id): 75_000, ("stripe", bob.id): 0, ("stripe", eve.id): 75_000}
         assert supporters.sponsors(asking)[0] == Sponsor("A.", "https://a.example", 75_000)
 
+    def test_an_address_that_several_claim_is_nobodys(
+        self, asking: Platform, patrons: Services, horde: Horde
+    ) -> None:
+        impostor, eve = horde.account(), horde.account()
+        for account in (impostor, eve):
+            change(
+                horde.platform, "UPDATE users SET contact = 'eve@example.com' WHERE id = :id", id=account.id
+            )
+        patrons.subscription(email="eve@example.com")
+        assert supporters.refresh(asking) == 0
+        assert rows(asking) == {}
+        # Moderators settle it by restricting the impostor, the operator by noting the account.
+        change(
+            horde.platform, "INSERT INTO user_roles (user_id, role) VALUES (:id, 'flagged')", id=impostor.id
+        )
+        assert supporters.refresh(asking) == 1
+        change(horde.platform, "DELETE FROM user_roles")
+        patrons.subscriptions[0]["metadata"] = {"horde_id": eve.alias}
+        assert supporters.refresh(asking) == 1
+        assert rows(asking) == {("stripe", eve.id): 75_000}
+
     def test_all_pages_are_read(self, asking: Platform, patrons: Services, horde: Horde) -> None:
         accounts = [horde.account() for _ in range(7)]
         patrons.page = 2
@@ -213,8 +260,20 @@ class TestStripe:
     def test_what_cannot_be_read_is_left_out(self, asking: Platform, patrons: Services, horde: Horde) -> None:
         ada = horde.account()
         patrons.subscriptions += [{"id": "a"}, {"id": "b", "status": "active", "items": None}]
+        patrons.subscription({"horde_id": ada.alias}, product=["prod_1"])
+        patrons.products += [{"id": [], "name": "Sponsor"}, {"id": "prod_3", "name": {}}]
         patrons.subscription({"horde_id": ada.alias})
         assert supporters.refresh(asking) == 1
+
+    @pytest.mark.parametrize("last", [None, 7, {}, {"id": None}, {"id": ["a"]}])
+    def test_a_list_that_cannot_be_read_on_changes_nothing(
+        self, asking: Platform, patrons: Services, horde: Horde, last: Any
+    ) -> None:
+        patrons.subscription({"horde_id": horde.account().alias})
+        supporters.refresh(asking)
+        patrons.server.answer = reply(200, orjson.dumps({"data": [last], "has_more": True}))
+        with unchanged(horde.platform):
+            assert supporters.refresh(asking) == 0
 
 
 class TestRefresh:

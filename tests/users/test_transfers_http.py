@@ -1,6 +1,6 @@
-"""Giving kudos away and awarding them, over HTTP: every check, in its order, and what moves."""
+"""Giving kudos away, over HTTP: every check, in its order, and what moves."""
 
-from decimal import Decimal
+import itertools
 from typing import Any
 from uuid import UUID
 
@@ -25,6 +25,7 @@ from tests.support import (
 )
 
 FLOOR = 14
+COOLED = "UPDATE ledger_entries SET created = created - interval '61 seconds'"
 
 
 @pytest.fixture
@@ -42,13 +43,6 @@ def send(
 ) -> TestResponse:
     headers = {"Idempotency-Key": once} if once else {}
     return horde.call("POST", "/kudos/transfer", key, headers, json={"username": to, "amount": amount})
-
-
-def award(
-    horde: Horde, key: Account | str, to: str, amount: Any = 100, *, once: str | None = None
-) -> TestResponse:
-    headers = {"Idempotency-Key": once} if once else {}
-    return horde.call("POST", "/kudos/award", key, headers, json={"username": to, "amount": amount})
 
 
 def sent(horde: Horde, key: Account, to: str, amount: Any = 100, *, once: str | None = None) -> float:
@@ -134,6 +128,7 @@ FLAWS = [
     "InvalidAPIKey",
     "KudosTransferFromAnon",
     "InvalidTargetUsername",
+    "IdempotencyKeyConflict",
     "SharedKeyExpired",
     "KudosTransferToAnon",
     "KudosTransferToSelf",
@@ -178,6 +173,10 @@ class Scene:
         self.horde = horde
         self.sender = horde.account(amount=1014, username="Sender")
         self.receiver = horde.account(amount=1014, username="Receiver")
+        self.once = "used before" if "IdempotencyKeyConflict" in flaws else None
+        if self.once:
+            sent(horde, self.sender, self.receiver.alias, 1, once=self.once)
+            change(horde.platform, COOLED)
         if "TooFastKudosTransfers" in flaws:
             sent(horde, self.receiver, self.sender.alias, 1)
         self.to = self._to(flaws)
@@ -222,10 +221,17 @@ class TestRefusals:
     @pytest.mark.parametrize("flaw", FLAWS)
     @pytest.mark.parametrize("alone", [True, False])
     def test_each_alone_and_before_all_later_ones(self, horde: Horde, flaw: str, alone: bool) -> None:
-        scene = Scene(horde, *([flaw] if alone else FLAWS[FLAWS.index(flaw) :]))
+        self.refused(horde, flaw, *([] if alone else FLAWS[FLAWS.index(flaw) + 1 :]))
+
+    @pytest.mark.parametrize(("flaw", "later"), list(itertools.combinations(FLAWS, 2)))
+    def test_each_before_each_later_one(self, horde: Horde, flaw: str, later: str) -> None:
+        self.refused(horde, flaw, later)
+
+    def refused(self, horde: Horde, flaw: str, *later: str) -> None:
+        scene = Scene(horde, flaw, *later)
         rc = flaw.split()[0]
         with unchanged(horde.platform):
-            response = send(horde, scene.key, scene.to, scene.amount)
+            response = send(horde, scene.key, scene.to, scene.amount, once=scene.once)
         assert_refused(response, 401 if rc == "InvalidAPIKey" else 400, rc)
         assert_books_balance(horde.platform)
 
@@ -240,17 +246,33 @@ class TestRefusals:
         change(horde.platform, "UPDATE users SET wiped = now() WHERE id = :id", id=receiver.id)
         assert_refused(send(horde, sender, receiver.alias), 400, "InvalidTargetUsername")
 
+    def test_a_sender_who_was_wiped_just_now(self, horde: Horde, sender: Account, receiver: Account) -> None:
+        sent(horde, sender, receiver.alias)
+        with horde.platform.engine.begin() as db:
+            db.exec_driver_sql("UPDATE users SET wiped = now() WHERE id = %s", (sender.id,))
+        with unchanged(horde.platform):
+            assert_refused(send(horde, sender, receiver.alias), 401, "InvalidAPIKey")
+
     def test_an_own_shared_key_is_oneself(self, horde: Horde, sender: Account) -> None:
         key = shared_key(horde, sender)
         assert_refused(send(horde, sender, key), 400, "KudosTransferToSelf")
         assert limit_of(horde, key) == 5000
 
-    @pytest.mark.parametrize("amount", [None, "lots", [], True, 2**70, "1.5"])
-    def test_what_is_no_amount(self, horde: Horde, sender: Account, receiver: Account, amount: Any) -> None:
+    @pytest.mark.parametrize(
+        "amount",
+        [
+            *("null", "[]", "{}", "true", str(2**70), "9" * 400, "NaN", "Infinity", "1e400", "-1e400"),
+            *('"\u0665"', '"0x10"', '"1e3"', '""'),
+        ],
+    )
+    def test_what_is_no_amount(self, horde: Horde, sender: Account, receiver: Account, amount: str) -> None:
+        body = f'{{"username": "{receiver.alias}", "amount": {amount}}}'
         with unchanged(horde.platform):
-            response = send(horde, sender, receiver.alias, amount)
+            response = horde.call(
+                "POST", "/kudos/transfer", sender, data=body.encode(), content_type="application/json"
+            )
         assert response.status_code == 400
-        assert "amount" in response.json["errors"]
+        assert "amount" in response.json.get("errors", {"amount": response.json["message"]})
 
     def test_a_receiver_is_required(self, horde: Horde, sender: Account) -> None:
         for values in ({"json": {"amount": 5}}, {"data": "username=x"}):
@@ -278,7 +300,7 @@ class TestRefusals:
         sent(horde, sender, receiver.alias)
         sent(horde, sender, receiver.alias)
         assert_refused(send(horde, receiver, sender.alias, 1), 400, "TooFastKudosTransfers")
-        change(horde.platform, "UPDATE ledger_entries SET created = created - interval '61 seconds'")
+        change(horde.platform, COOLED)
         assert sent(horde, receiver, sender.alias, 1) == 1
 
     def test_too_many_calls(self, horde: Horde, sender: Account, receiver: Account) -> None:
@@ -340,6 +362,12 @@ class TestOnce:
             for to, amount in ((receiver.alias, 99), (third.alias, 100), (key, 100)):
                 assert_refused(send(horde, sender, to, amount, once="a"), 400, "IdempotencyKeyConflict")
 
+    @pytest.mark.parametrize("once", ["x" * 8000, "\xe9\xff", "'; --", "award of 1: a", "a, b"])
+    def test_any_text_is_a_key(self, horde: Horde, sender: Account, receiver: Account, once: str) -> None:
+        for _ in range(2):
+            assert sent(horde, sender, receiver.alias, 100, once=once) == 100
+        assert horde.kudos(receiver.balance) == 150
+
     def test_everybody_has_keys_of_their_own(self, horde: Horde, sender: Account, receiver: Account) -> None:
         third = horde.account(amount=1000, username="Third")
         sent(horde, sender, receiver.alias, 100, once="a")
@@ -390,6 +418,41 @@ class TestAtOnce:
         assert scalar(horde.platform, "SELECT count(*) FROM ledger_events WHERE kind = 'floor'") == 0
         assert_books_balance(horde.platform)
 
+    @pytest.mark.parametrize(
+        ("once", "moved", "answered"), [(None, [33, 25], [33, 25]), ("the same", [1, 1], [50, 50])]
+    )
+    def test_a_hundred_calls_both_ways(
+        self,
+        horde: Horde,
+        sender: Account,
+        monkeypatch: pytest.MonkeyPatch,
+        once: str | None,
+        moved: list[int],
+        answered: list[int],
+    ) -> None:
+        """Of 1000 kudos 33 times 30 or 25 times 40 can be given; with one key it is given once."""
+        monkeypatch.setattr(transfers, "COOL_DOWN_SECONDS", -3600)
+        parties, amounts = [sender, horde.account(amount=1014, username="Other")], [30, 40]
+
+        def call(number: int) -> int:
+            way = number % 2
+            caller = Horde(horde.client.application.test_client(), horde.platform)
+            response = send(caller, parties[way], parties[1 - way].alias, amounts[way], once=once)
+            while response.status_code == 429:
+                response = send(caller, parties[way], parties[1 - way].alias, amounts[way], once=once)
+            if response.status_code != 200:
+                assert_refused(response, 400, "KudosTransferNotEnough")
+            return response.status_code
+
+        answers = in_threads(100, call)
+        assert [answers[way::2].count(200) for way in (0, 1)] == answered
+        given = [times * amount for times, amount in zip(moved, amounts, strict=True)]
+        assert horde.kudos(parties[0].balance) == 1014 - given[0] + given[1]
+        assert horde.kudos(parties[1].balance) == 1014 - given[1] + given[0]
+        ledger.fold_all(horde.platform)
+        assert scalar(horde.platform, "SELECT count(*) FROM ledger_events WHERE kind = 'floor'") == 0
+        assert_books_balance(horde.platform)
+
     def test_a_hundred_from_one_to_another(self, horde: Horde, sender: Account, receiver: Account) -> None:
         """33 of 30 kudos can be paid with 1000 that may be spent, while what is spent is folded."""
         wanted = KudosTransferInput(username=receiver.alias, amount=30)
@@ -419,72 +482,3 @@ def test_any_amount_moves_in_full_or_not_at_all(horde: Horde, amount: float) -> 
     assert (response.status_code == 200) == moves, response.json
     assert horde.kudos(receiver.balance) == 20 + (int(amount) if moves else 0)
     assert horde.kudos(sender.balance) + horde.kudos(receiver.balance) == 534
-
-
-class TestAward:
-    @pytest.fixture
-    def admin(self, horde: Horde) -> Account:
-        return horde.account(Role.ADMIN, username="Admin")
-
-    def test_an_award(self, horde: Horde, admin: Account, receiver: Account) -> None:
-        assert award(horde, admin, receiver.alias, 25).json == {"awarded": 25.0}
-        assert horde.kudos(receiver.balance) == 75
-        assert details(horde, receiver) == {"admin": 50, "awarded": 25}
-        assert_books_balance(horde.platform)
-
-    def test_what_is_taken_away_leaves_the_floor(
-        self, horde: Horde, admin: Account, receiver: Account
-    ) -> None:
-        assert award(horde, admin, receiver.alias, -60).json == {"awarded": -60.0}
-        ledger.fold_all(horde.platform)
-        assert horde.kudos(receiver.balance) == FLOOR
-        assert_books_balance(horde.platform)
-
-    def test_nothing(self, horde: Horde, admin: Account, receiver: Account) -> None:
-        with unchanged(horde.platform):
-            assert award(horde, admin, receiver.alias, 0).json == {"awarded": 0.0}
-
-    def test_a_repeated_call_changes_nothing(self, horde: Horde, admin: Account, receiver: Account) -> None:
-        award(horde, admin, receiver.alias, 25, once="a")
-        with unchanged(horde.platform):
-            assert award(horde, admin, str(receiver.id), 25, once="a").status_code == 200
-            assert_refused(award(horde, admin, receiver.alias, 26, once="a"), 400, "IdempotencyKeyConflict")
-        assert horde.kudos(receiver.balance) == 75
-
-    @pytest.mark.parametrize(
-        "roles", [(), (Role.MODERATOR,), (Role.TRUSTED,), (Role.SERVICE, Role.SPECIAL), (Role.EDUCATION,)]
-    )
-    def test_for_administrators(self, horde: Horde, receiver: Account, roles: tuple[Role, ...]) -> None:
-        caller = horde.account(*roles)
-        with unchanged(horde.platform):
-            assert_refused(award(horde, caller, receiver.alias), 403, "NotAllowedAwards")
-
-    def test_not_for_strangers(self, horde: Horde, receiver: Account) -> None:
-        assert_refused(award(horde, ANONYMOUS_KEY, receiver.alias), 403, "NotAllowedAwards")
-        assert_refused(award(horde, "no such key", receiver.alias), 401, "InvalidAPIKey")
-
-    def test_not_by_deleted_accounts(self, horde: Horde, receiver: Account) -> None:
-        caller = horde.account(Role.ADMIN, Role.DELETED)
-        assert_refused(award(horde, caller, receiver.alias), 403, "DeletedUser")
-        assert_refused(award(horde, horde.account(Role.DELETED), receiver.alias), 403, "DeletedUser")
-
-    @pytest.mark.parametrize("to", ["nobody", "nobody#", "99999", str(UUID(int=7))])
-    def test_nobody(self, horde: Horde, admin: Account, to: str) -> None:
-        assert_refused(award(horde, admin, to), 400, "InvalidAwardUsername")
-
-    def test_whom_not(self, horde: Horde, admin: Account) -> None:
-        flagged, deleted = horde.account(Role.FLAGGED), horde.account(Role.DELETED)
-        with unchanged(horde.platform):
-            assert_refused(award(horde, admin, "Anonymous#0"), 400, "KudosAwardToAnon")
-            assert_refused(award(horde, admin, flagged.alias), 400, "TargetAccountFlagged")
-            assert_refused(award(horde, admin, deleted.alias), 400, "DeletedUser")
-
-    @pytest.mark.parametrize("amount", [10**13, -(10**13), None, "lots"])
-    def test_what_is_no_amount(self, horde: Horde, admin: Account, receiver: Account, amount: Any) -> None:
-        response = award(horde, admin, receiver.alias, amount)
-        assert response.status_code == 400
-        assert "amount" in response.json["errors"]
-
-    def test_amounts_are_exact(self, horde: Horde, admin: Account, receiver: Account) -> None:
-        award(horde, admin, receiver.alias, 10**12)
-        assert horde.kudos(receiver.balance) == Decimal(10**12 + 50)

@@ -10,8 +10,9 @@ from horde.image import jobs, submissions
 from horde.image.schemas import PopInputStable, SubmitInputStable
 from horde.kudos import service as ledger
 from horde.kudos.rules import Entry, balanced
+from horde.users import management, trust
 from horde.users import service as users
-from horde.users import trust
+from horde.users.management_schemas import ModifyUserInput
 from horde.users.rules import Role
 from tests.support import (
     AGENT,
@@ -23,6 +24,7 @@ from tests.support import (
     change,
     in_threads,
     scalar,
+    unchanged,
 )
 
 THRESHOLD = 10
@@ -162,6 +164,64 @@ def test_several_at_once_release_it_once(trusting: Horde, owner: Account) -> Non
     query = "SELECT amount FROM kudos_totals WHERE account_id = :id AND action = 'accumulated'"
     assert scalar(trusting.platform, query, id=owner.balance) == 100
     assert_books_balance(trusting.platform)
+
+
+def promotions(horde: Horde) -> int:
+    return int(scalar(horde.platform, "SELECT count(*) FROM ledger_events WHERE kind = 'promotion'"))
+
+
+def test_a_moderators_word_moves_it_at_once_and_nobody_elses(horde: Horde, owner: Account) -> None:
+    moderator, other = horde.account(Role.MODERATOR), horde.account(Role.TRUSTED)
+    earn(horde, owner, "3.33")
+    earn(horde, other, "5")
+    ledger.fold_all(horde.platform)
+    earn(horde, owner, "1.11")
+    for _ in range(2):
+        response = horde.call("PUT", f"/users/{owner.id}", moderator, json={"trusted": True})
+        assert response.status_code == 200, response.json
+        assert purses(horde, owner) == (Decimal("4.44"), 0)
+    assert purses(horde, other) == (0, 5)
+    assert promotions(horde) == 1
+
+
+def test_role_and_kudos_move_together_or_not_at_all(horde: Horde, owner: Account) -> None:
+    moderator = horde.account(Role.MODERATOR)
+    earn(horde, owner, "100")
+    change(horde.platform, "ALTER TABLE ledger_events ADD CONSTRAINT crash CHECK (kind <> 'promotion')")
+    try:
+        with unchanged(horde.platform):
+            response = horde.call("PUT", f"/users/{owner.id}", moderator, json={"trusted": True})
+            assert response.status_code == 500
+    finally:
+        change(horde.platform, "ALTER TABLE ledger_events DROP CONSTRAINT crash")
+    assert not trusted(horde, owner)
+
+
+def test_everybody_at_once_promotes_once(trusting: Horde, owner: Account) -> None:
+    """Moderators, the server's rule and the operator at the same moment."""
+    moderator, platform = trusting.account(Role.MODERATOR), trusting.platform
+    earn(trusting, owner, "100")
+    ledger.fold_all(platform)
+    wanted = ModifyUserInput.model_validate({"trusted": True})
+
+    def promote(number: int) -> None:
+        if number % 4 == 0:
+            trust.review(platform)
+        elif number % 4 == 1:
+            users.set_role(platform, owner.id, Role.TRUSTED, True)
+        elif number % 4 == 2:
+            management.change_user(platform, moderator.key, str(owner.id), wanted)
+        else:
+            ledger.fold_all(platform)
+
+    in_threads(16, promote)
+    ledger.fold_all(platform)
+    trust.review(platform)
+    assert promotions(trusting) == 1
+    assert purses(trusting, owner) == (100, 0)
+    query = "SELECT count(*) FROM role_changes WHERE user_id = :id AND role = 'trusted'"
+    assert scalar(platform, query, id=owner.id) == 1
+    assert_books_balance(platform)
 
 
 def test_while_a_job_is_settled_for_the_account_as_it_was(trusting: Horde, owner: Account) -> None:

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from horde.users.rules import Role
-from tests.support import Account, Horde, count_rows, forget, scalar, unchanged
+from tests.support import Account, Horde, change, count_rows, forget, scalar, unchanged
 from tests.web.browser import Visitor, shown_key, token
 
 
@@ -134,7 +134,9 @@ class TestAccount:
 
     def test_names_are_nothing_but_text(self, horde: Horde, visitor: Visitor) -> None:
         user = horde.account(username="<script>x</script>")
+        assert horde.pop(user, "<script>worker</script>").status_code == 200
         visitor.log_in(user.key)
+        assert "&lt;script&gt;worker" in visitor.get("/account").text
         for path in ("/account", "/transfer", "/education"):
             html = visitor.get(path).text
             assert "<script" not in html
@@ -268,6 +270,61 @@ class TestEducation:
         forget(horde.platform)
         assert not horde.call("GET", "/find_user", me).json["education"]
 
+    def test_neither_granted_nor_refused(self, horde: Horde, visitor: Visitor, me: Account) -> None:
+        visitor.log_in(me.key)
+        visitor.fill("/education", **SCHOOL)
+        moderator = Visitor.of(horde)
+        moderator.log_in(horde.account(Role.MODERATOR).key)
+        action = f"/education/{scalar(horde.platform, 'SELECT id FROM education_applications')}"
+        for sent in ({}, {"decision": ""}, {"decision": "maybe"}):
+            with unchanged(horde.platform):
+                assert moderator.fill("/education", action, **sent).status_code == 400
+
+    def test_only_who_may_sees_the_form(self, horde: Horde, visitor: Visitor, me: Account) -> None:
+        visitor.log_in(me.key)
+        assert "Apply with" in visitor.get("/education").text
+        visitor.fill("/education", **SCHOOL)
+        assert "Apply with" not in visitor.get("/education").text
+        moderator = Visitor.of(horde)
+        moderator.log_in(horde.account(Role.MODERATOR).key)
+        action = f"/education/{scalar(horde.platform, 'SELECT id FROM education_applications')}"
+        moderator.fill("/education", action, decision="refuse", reason="Which school?")
+        assert "Apply with" in visitor.get("/education").text
+        visitor.fill("/education", **SCHOOL)
+        query = "SELECT id FROM education_applications WHERE state = 'open'"
+        moderator.fill("/education", f"/education/{scalar(horde.platform, query)}", decision="grant")
+        html = visitor.get("/education").text
+        assert "Apply with" not in html
+        assert "Your account has this role" in html
+        assert "Which school?" in html
+
+    def test_moderators_find_what_waits_among_many(self, horde: Horde, visitor: Visitor) -> None:
+        change(
+            horde.platform,
+            """
+            INSERT INTO education_applications (id, user_id, institution, contact, purpose, state, created)
+            SELECT gen_random_uuid(), :id, 'School ' || number, 'contact', 'a purpose of some length',
+                CASE WHEN number = 1 THEN 'open' ELSE 'refused' END, now()
+            FROM generate_series(1, 60) AS number
+            """,
+            id=horde.account().id,
+        )
+        visitor.log_in(horde.account(Role.MODERATOR).key)
+        heading = re.compile(r"<h3>(School \d+)</h3>")
+        assert heading.findall(visitor.get("/education").text) == ["School 1"]
+        pages = [visitor.get(f"/education?show=all&page={number}").text for number in (1, 2, 3)]
+        assert [len(heading.findall(page)) for page in pages] == [50, 10, 0]
+        assert 'href="/education?show=all&amp;page=2">Earlier' in pages[0]
+        assert 'href="/education?show=all&amp;page=1">Later' in pages[1]
+        for odd in ("0", "-1", "x", "9" * 5000, "1e3"):
+            assert visitor.get(f"/education?page={odd}").status_code == 200
+
+    def test_lines_stay_lines(self, horde: Horde, visitor: Visitor, me: Account) -> None:
+        visitor.log_in(me.key)
+        visitor.fill("/education", **SCHOOL | {"purpose": "A class makes pictures.\r\n\r\nFor a story."})
+        kept = scalar(horde.platform, "SELECT purpose FROM education_applications")
+        assert kept == "A class makes pictures.\n\nFor a story."
+
     def test_too_little_said(self, horde: Horde, visitor: Visitor, me: Account) -> None:
         visitor.log_in(me.key)
         response = visitor.fill("/education", **SCHOOL | {"purpose": "art"})
@@ -278,8 +335,9 @@ class TestEducation:
 
     def test_twice(self, horde: Horde, visitor: Visitor, me: Account) -> None:
         visitor.log_in(me.key)
-        visitor.fill("/education", **SCHOOL)
-        assert visitor.fill("/education", **SCHOOL).status_code == 400
+        forms = [visitor.token("/education") for _ in range(2)]
+        answers = [visitor.send("/education", {"form_token": form, **SCHOOL}) for form in forms]
+        assert [answer.status_code for answer in answers] == [200, 400]
         assert count_rows(horde.platform)["education_applications"] == 1
 
     def test_others_see_and_decide_nothing(self, horde: Horde, visitor: Visitor, me: Account) -> None:

@@ -59,6 +59,20 @@ class TestRegister:
         assert response.status_code == 403
         assert "log in" in response.text
 
+    def test_too_often_from_one_network(self, horde: Horde, visitor: Visitor) -> None:
+        """Whoever has IPv6 has more addresses than anybody can count."""
+        fields = [{"form_token": visitor.token("/register"), "username": "x"} for _ in range(6)]
+        answers = [
+            visitor.client.post(
+                "/register",
+                data=sent,
+                headers={"Origin": visitor.base},
+                environ_overrides={"REMOTE_ADDR": f"2001:db8:1:2::{number}"},
+            ).status_code
+            for number, sent in enumerate(fields, 1)
+        ]
+        assert answers == [200, 403, 403, 403, 403, 429]
+
     def test_too_often(self, horde: Horde, visitor: Visitor) -> None:
         fields = [{"form_token": visitor.token("/register"), "username": "x"} for _ in range(6)]
         headers = {"Origin": visitor.base}
@@ -109,6 +123,9 @@ class TestForgery:
             "http://localhost:81",
             "https://localhost",
             "null",
+            "http://[",
+            "//localhost",
+            "http://localhost@evil.example",
         ],
     )
     def test_another_origin(self, visitor: Visitor, origin: str) -> None:

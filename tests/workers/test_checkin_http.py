@@ -9,6 +9,7 @@ import pytest
 from horde.generation import snapshot
 from horde.moderation import modes
 from horde.users.rules import ANONYMOUS_KEY, Reason, Role
+from horde.workers import heartbeats
 from tests.https_server import HttpsServer, https_server, reply
 from tests.support import (
     MODEL,
@@ -205,7 +206,8 @@ class TestProfaneNames:
 
 class TestNames:
     @pytest.mark.parametrize(
-        "name", ["x" * 100, "\N{PILE OF POO}" * 100, "\u202eright to left", "1", "#1", "a/b?c=d", "'; --"]
+        "name",
+        ["x" * 100, "\N{PILE OF POO}" * 100, "\u05de\u05d7\u05e9\u05d1 1", "1", "#1", "a/b?c=d", "'; --"],
     )
     def test_any_visible_name_of_up_to_100_characters(self, horde: Horde, owner: Account, name: str) -> None:
         assert horde.pop(owner, f" {name}\n").status_code == 200
@@ -221,6 +223,21 @@ class TestNames:
     def test_none_that_nobody_can_see(self, horde: Horde, owner: Account, name: str) -> None:
         with unchanged(horde.platform):
             assert_refused(horde.pop(owner, name), 400, "BadRequest", "name")
+
+    @pytest.mark.parametrize("sign", ["\n", "\x1b", "\x7f", "\u2028", "\u202e", "\u2066"])
+    def test_none_that_would_be_shown_otherwise(self, horde: Horde, owner: Account, sign: str) -> None:
+        """A name stands in lists and logs beside others."""
+        with unchanged(horde.platform):
+            assert_refused(horde.pop(owner, f"Attic{sign}GPU"), 400, "BadRequest", "name", "mark")
+        horde.pop(owner)
+        path = f"/workers/{scalar(horde.platform, 'SELECT id FROM workers')}"
+        response = horde.call("PUT", path, owner, json={"name": f"Attic{sign}GPU"})
+        assert_refused(response, 400, "BadRequest", "name", "mark")
+
+    def test_signs_that_join_others_are_part_of_them(self, horde: Horde, owner: Account) -> None:
+        name = "\N{MAN}\u200d\N{PERSONAL COMPUTER}"
+        assert horde.pop(owner, name).status_code == 200
+        assert scalar(horde.platform, "SELECT name FROM workers") == name
 
     def test_upper_and_lower_case_are_told_apart(self, horde: Horde, owner: Account) -> None:
         for name in ("Attic", "attic"):
@@ -464,6 +481,38 @@ class TestSettings:
             horde.pop(owner, **offer)
             horde.pop(owner, **offer | {"models": [MODEL, SDXL]})
         assert not any(statement.lstrip().startswith("UPDATE workers") for statement in sent)
+
+    def test_how_many_jobs_a_pop_asks_for_is_written_with_the_next_sign_of_life(
+        self, horde: Horde, owner: Account
+    ) -> None:
+        """It may be another number each time, and nothing but what is shown depends on it."""
+        horde.pop(owner, amount=3)
+        forget(horde.platform)
+        with counted_statements() as sent:
+            for amount in (1, 2, 4, 5, 6):
+                assert horde.pop(owner, amount=amount).status_code == 200
+        assert not any(statement.lstrip().startswith("UPDATE workers") for statement in sent)
+        assert scalar(horde.platform, "SELECT amount FROM workers") == 3
+        heartbeats.fold_heartbeats(horde.platform)
+        assert scalar(horde.platform, "SELECT amount FROM workers") == 1
+        assert horde.pop(owner, amount=7, threads=2).status_code == 200
+        assert scalar(horde.platform, "SELECT amount FROM workers") == 7
+
+    def test_those_who_look_at_all_workers_hear_of_changes_seconds_later(
+        self, horde: Horde, owner: Account
+    ) -> None:
+        """Else a worker that changes something at each pop would keep everybody busy."""
+        horde.pop(owner)
+        horde.call("GET", "/workers")
+        horde.asked()
+        with counted_statements() as sent:
+            for threads in (2, 3, 4):
+                assert horde.pop(owner, threads=threads).status_code == 200
+                horde.call("GET", "/workers")
+                horde.asked()
+        assert [each for each in sent if "last_seen >" in each] == []
+        forget(horde.platform)
+        assert horde.call("GET", "/workers").json[0]["threads"] == 4
 
     def test_a_worker_that_was_removed_is_registered_anew(self, horde: Horde, owner: Account) -> None:
         horde.pop(owner)

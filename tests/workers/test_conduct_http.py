@@ -62,6 +62,12 @@ class TestDroppedJobs:
         assert_refused(horde.pop(owner), 403, "WorkerMaintenance", "maintenance mode", "more than 20 jobs")
         assert conduct.judge_dropped_jobs(horde.platform) == 0
 
+    def test_everybody_sees_it_at_once(self, horde: Horde, owner: Account) -> None:
+        drop(horde, owner, MOST_DROPPED + 1)
+        horde.call("GET", "/workers")
+        conduct.judge_dropped_jobs(horde.platform)
+        assert horde.call("GET", "/workers").json[0]["maintenance_mode"] is True
+
     def test_overdue_ones_count_too(self, horde: Horde, owner: Account) -> None:
         drop(horde, owner, MOST_DROPPED)
         horde.asked()

@@ -1,12 +1,24 @@
 """What is shown of workers, and to whom."""
 
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
 from horde.users import suspicions
 from horde.users.rules import ANONYMOUS_KEY, Reason, Role
-from tests.support import AGENT, MODEL, Account, Horde, assert_refused, change, counted_statements, scalar
+from horde.workers import heartbeats
+from tests.support import (
+    AGENT,
+    MODEL,
+    Account,
+    Horde,
+    assert_refused,
+    change,
+    counted_statements,
+    forget,
+    scalar,
+)
 
 EVERYBODY = {
     "type", "name", "id", "online", "requests_fulfilled", "uncompleted_jobs", "kudos_rewards",
@@ -134,7 +146,9 @@ class TestAbilities:
     def test_a_batch_that_was_never_told_is_left_out(self, horde: Horde, owner: Account) -> None:
         change(horde.platform, "UPDATE workers SET amount = NULL")
         assert "max_batch" not in horde.call("GET", "/workers/name/worker").json
+        forget(horde.platform)
         horde.pop(owner)
+        heartbeats.fold_heartbeats(horde.platform)
         assert horde.call("GET", "/workers/name/worker").json["max_batch"] == 1
 
     def test_the_work_done(self, horde: Horde, owner: Account) -> None:
@@ -221,6 +235,13 @@ class TestFinding:
 
     def test_names_are_exact(self, horde: Horde, owner: Account) -> None:
         assert_refused(horde.call("GET", "/workers/name/Worker"), 404, "WorkerNotFound")
+
+    def test_names_may_hold_what_stands_between_parts_of_an_address(
+        self, horde: Horde, owner: Account
+    ) -> None:
+        name = "a/b?c=d#e %2F"
+        horde.pop(owner, name)
+        assert horde.call("GET", f"/workers/name/{quote(name, safe='')}").json["name"] == name
 
     def test_masks(self, horde: Horde, owner: Account) -> None:
         mask = {"X-Fields": "name,team{id}"}

@@ -348,6 +348,15 @@ class TestLocked:
         horde.submitted(owner, job)
         self.assert_locked(horde, owner)
 
+    def test_while_a_request_remembers_its_decoy(self, horde: Horde, owner: Account) -> None:
+        """Registered anew under its old name, it would get the same request again."""
+        horde.asked()
+        change(horde.platform, "UPDATE workers SET paused = true")
+        decoy = horde.popped(owner)["id"]
+        self.assert_locked(horde, owner)
+        horde.submitted(owner, decoy)
+        self.assert_locked(horde, owner)
+
     @pytest.mark.parametrize("avoided", [True, False])
     def test_while_a_request_names_it(self, horde: Horde, owner: Account, avoided: bool) -> None:
         horde.pop(owner, "second", models=[SDXL])

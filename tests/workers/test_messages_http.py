@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
+from horde.app import TASKS
 from horde.users.rules import ANONYMOUS_KEY, Role
+from horde.workers import messages
 from tests.support import (
     Account,
     Horde,
@@ -265,6 +267,23 @@ class TestRemoving:
         assert_refused(horde.call("DELETE", path, moderator), 404, "WorkerMessageNotFound")
         assert_refused(horde.call("DELETE", path, "no account has this"), 401, "InvalidAPIKey")
         assert horde.call("DELETE", path).json["errors"].keys() == {"apikey"}
+
+
+class TestForgetting:
+    def test_a_week_after_they_expired(self, horde: Horde, moderator: Account) -> None:
+        for text, since in (("old", "7 days"), ("recent", "6 days 23 hours"), ("live", "-1 hour")):
+            change(
+                horde.platform,
+                "UPDATE worker_messages SET expires = now() - CAST(:since AS interval) WHERE id = :id",
+                since=since,
+                id=sent(horde, moderator, text),
+            )
+        assert messages.purge(horde.platform) == 1
+        assert listed(horde, moderator, "?validity=all") == ["live", "recent"]
+        assert messages.purge(horde.platform) == 0
+
+    def test_it_is_done_by_itself(self) -> None:
+        assert messages.purge in [task.run for task in TASKS]
 
 
 class TestWorkers:

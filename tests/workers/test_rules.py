@@ -57,14 +57,24 @@ class TestRoom:
             rules.check_room(Room(2, 0, 2, True, 21, 21), invite_only=True)
 
 
+MISLEADING = frozenset(
+    chr(code)
+    for codes in (range(32), range(127, 160), (0x2028, 0x2029), range(0x202A, 0x202F), range(0x2066, 0x206A))
+    for code in codes
+)
+"""Characters that end lines, control, or change the direction of writing."""
+
+
 class TestNames:
-    @given(st.text(max_size=120))
+    @given(st.text(max_size=120) | st.text(st.sampled_from(["a", " ", *sorted(MISLEADING)]), max_size=5))
     def test_they_are_trimmed_or_refused(self, name: str) -> None:
         expected = None
         if not visible(name):
             expected = "BadRequest"
         elif len(name.strip()) > 100:
             expected = "TooLongWorkerName"
+        elif MISLEADING & set(name.strip()):
+            expected = "BadRequest"
         assert refusal(lambda: rules.check_name(name)) == expected
         if expected is None:
             assert rules.check_name(name) == name.strip()

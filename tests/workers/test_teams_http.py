@@ -84,6 +84,9 @@ class TestFounding:
             ({"name": "Shit Owls"}, "ProfaneTeamName"),
             ({"name": "Shit Owls", "info": "shit"}, "ProfaneTeamName"),
             ({"name": "Owls", "info": "what a shit place"}, "ProfaneTeamInfo"),
+            ({"name": "\u200b" * 5}, "BadRequest"),
+            ({"name": "Night\u202eOwls"}, "BadRequest"),
+            ({"name": "Night\nOwls"}, "BadRequest"),
         ],
     )
     def test_names_that_cannot_be(
@@ -247,6 +250,7 @@ class TestChanging:
             ({"name": "Shit Owls"}, "ProfaneTeamName"),
             ({"name": "EARLY birds"}, "TeamNameAlreadyExists"),
             ({"name": "Early Birds", "info": "new info"}, "TeamNameAlreadyExists"),
+            ({"name": "Night\u2066Owls", "info": "new info"}, "BadRequest"),
         ],
     )
     def test_what_cannot_be(

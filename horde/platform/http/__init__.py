@@ -20,10 +20,12 @@ from horde.platform.http.ratelimit import RouteLimiter, limited, relax, unlimite
 from horde.platform.http.requests import (
     ANONYMOUS_KEY,
     DEFAULT_AGENT,
+    ONCE,
     api_key,
     body,
     client_agent,
     direct_address,
+    idempotency_key,
     proxy_address,
     query,
     user_address,
@@ -34,6 +36,7 @@ from horde.platform.runtime import Platform
 __all__ = [
     "ANONYMOUS_KEY",
     "DEFAULT_AGENT",
+    "ONCE",
     "Area",
     "Connection",
     "DistinctList",
@@ -48,6 +51,7 @@ __all__ = [
     "body",
     "client_agent",
     "direct_address",
+    "idempotency_key",
     "init_http",
     "limited",
     "proxy_address",

@@ -94,7 +94,9 @@ class Area(Namespace):  # type: ignore[misc]
         """
         parameters: dict[str, dict[str, Any]] = query_parameters(query) if query else {}
         if key:
-            parameters["apikey"] = _header(f"The API key; anonymous users send {ANONYMOUS_KEY}.")
+            parameters["apikey"] = _header(
+                f"The API key; where people without an account are served, they send {ANONYMOUS_KEY}."
+            )
             if key == "required":
                 parameters["apikey"]["required"] = True
         if agent:

@@ -30,7 +30,7 @@ MESSAGES = {
 def handle_errors(app: Flask) -> None:
     """Answer all errors with JSON: `message`, `rc` and, for PayloadInvalid only, `errors`."""
     app.register_error_handler(HordeError, _refused)
-    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(HTTPException, http_error)
     app.register_error_handler(Exception, _failed)
 
 
@@ -41,7 +41,8 @@ def _refused(error: HordeError) -> Response:
     return _answer(content, error.status, error.headers)
 
 
-def _http_error(error: HTTPException) -> ResponseReturnValue:
+def http_error(error: HTTPException) -> ResponseReturnValue:
+    """The answer to what werkzeug refuses."""
     if error.response is not None:
         return error  # it was raised with a ready answer
     status = error.code or 500

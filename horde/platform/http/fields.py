@@ -19,7 +19,7 @@ from pydantic_core import CoreSchema, core_schema
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 
-_INTEGER = re.compile(r"\s*[+-]?\d+\s*")
+_INTEGER = re.compile(r"\s*[+-]?\d+\s*", re.ASCII)
 
 _NUMBER_TO_WHOLE = core_schema.union_schema(
     [

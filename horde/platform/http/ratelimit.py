@@ -4,7 +4,9 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
+from ipaddress import IPv6Network
 from typing import Any, Literal, TypeVar
 
 import redis
@@ -78,7 +80,8 @@ def limited(limits: str, *, relaxed: str | None = None, key: Key = "address") ->
 
     `limits` holds one or several of them, such as `90/minute;2/second`; all are enforced. `relaxed` holds
     the same periods with the amounts for service addresses, relaxed addresses (see `relax`) and, when
-    counting per key, the anonymous key, which many people share. `key` says what is counted together:
+    counting per key, the anonymous key, which many people share. `key` says what is counted together (IPv6
+    addresses count as one whose first 64 bits are the same, as people can change the others at will):
 
     - `address`: calls of one user address to one route, whatever the ids in its path;
     - `path`: calls of one user address with one method to one full path;
@@ -134,6 +137,12 @@ def is_relaxed(platform: Platform, address: str) -> bool:
     return platform.local.get(f"relaxed:{address}", RELAXED_CACHE_SECONDS, load)
 
 
+@lru_cache(maxsize=4096)
+def customer(address: str) -> str:
+    """Whose an address is: its own or, with IPv6, that of everybody in its /64."""
+    return str(IPv6Network((address, 64), strict=False)) if ":" in address else address
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """Who sends the present request, as far as rate limits go."""
@@ -151,13 +160,13 @@ class Caller:
     def counter(self, key: Key) -> str:
         """Name of the counter that this request belongs to; tells neither key nor address."""
         if key == "address":
-            parts = [self.address, self.rule.rule]
+            parts = [customer(self.address), self.rule.rule]
         elif key == "path":
-            parts = [self.address, request.method, request.path]
+            parts = [customer(self.address), request.method, request.path]
         elif key == "key":
             parts = [self.api_key, request.method, request.path]
         else:
-            parts = [self.api_key, self.address, self.rule.rule]
+            parts = [self.api_key, customer(self.address), self.rule.rule]
         text = "\n".join((key, *parts)).encode("utf-8", "surrogatepass")
         return blake2b(text, key=self.platform.secret[:64], digest_size=16).hexdigest()
 

@@ -16,6 +16,8 @@ from horde.platform.runtime import Platform, current_platform
 ANONYMOUS_KEY = "0000000000"
 DEFAULT_AGENT = "unknown:0:unknown"
 WARNING_SECONDS = 3600.0
+ONCE = {"Idempotency-Key": "Any text. Calls with the same text take effect once, however often they come."}
+"""The header that routes declare which read `idempotency_key`."""
 
 ESCAPED_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
@@ -116,8 +118,15 @@ def api_key(required: bool = True) -> str | None:
     if key:
         return key
     if required:
-        raise PayloadInvalid({"apikey": f"is required as a header; anonymous users send {ANONYMOUS_KEY}"})
+        anonymous = current_platform().settings.anonymous_access
+        instead = f"; anonymous users send {ANONYMOUS_KEY}" if anonymous else ""
+        raise PayloadInvalid({"apikey": f"is required as a header{instead}"})
     return None
+
+
+def idempotency_key() -> str | None:
+    """The `Idempotency-Key` header: any text that a client sends again with a call that it repeats."""
+    return request.headers.get("Idempotency-Key")
 
 
 def client_agent() -> str:

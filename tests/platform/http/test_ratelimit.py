@@ -102,6 +102,14 @@ def test_methods_of_one_route_may_have_their_own_limits(client: FlaskClient) -> 
     assert calls(client, "/limit_writes", method="POST") == 2
 
 
+@pytest.mark.parametrize("path", ["/limit_address/1", "/limit_path/1", "/limit_worker"])
+def test_addresses_of_one_customer_count_together(client: FlaskClient, path: str) -> None:
+    most = calls(client, path, address="2001:db8:1:2::1")
+    assert most
+    assert calls(client, path, address="2001:db8:1:2:ffff::9") == 0
+    assert calls(client, path, address="2001:db8:1:3::1") == most
+
+
 def test_service_addresses_have_relaxed_limits(client: FlaskClient) -> None:
     assert calls(client, "/limit_path/1", address=SERVICE) == 4
 
