@@ -107,6 +107,16 @@ class Settings(BaseSettings):
     max_workers_trusted: int
     max_workers_per_address: int
 
+    upfront_kudos_on_worker_list: bool = Field(
+        False,
+        validation_alias=AliasChoices("upfront_kudos_on_worker_list", "horde_upfront_kudos_on_workerlist"),
+    )
+    """Whether requests that name workers, to have or to avoid them, need kudos upfront."""
+    require_matched_targeting: bool = Field(
+        False, validation_alias=AliasChoices("require_matched_targeting", "horde_require_matched_targeting")
+    )
+    """Whether a worker that a request asks for serves it only if it names the sender as a priority user, or
+    is the sender's own. The work of requests that name workers has a flat price then."""
     cancel_needs_key: bool = False
     """Whether only whoever sent a request (or a moderator) may cancel it, not everybody who knows its id."""
     model_requirements: Literal["correct", "warn", "reject"]
@@ -138,6 +148,10 @@ class Settings(BaseSettings):
     """File of what the operator has to tell everybody."""
     documents: str
     """Folder of `welcome.md`, `terms.md`, `privacy.md` and `sponsors.md`: Jinja templates of Markdown."""
+    google_site_verification: str | None = Field(
+        None, validation_alias=AliasChoices("google_site_verification", "google_verification_string")
+    )
+    """What Google gave the operator to prove that the site is theirs; the start page shows it to Google."""
 
     recaptcha_site_key: str | None = None
     recaptcha_secret_key: SecretStr | None = None
@@ -148,10 +162,6 @@ class Settings(BaseSettings):
     """of the service that judges its answer: reCAPTCHA's, or those of one that stands in for it."""
     captcha_origins: Annotated[tuple[str, ...], NoDecode]
     """Where that program may load parts from, such as `https://example.com` (comma-separated)."""
-    google_site_verification: str | None = Field(
-        None, validation_alias=AliasChoices("google_site_verification", "google_verification_string")
-    )
-    """What Google gave the operator to prove that the site is theirs; the start page shows it to Google."""
 
     google_client_id: str | None = None
     google_client_secret: SecretStr | None = Field(

@@ -52,6 +52,8 @@ class Offer:
     """Lower-case words whose presence in the prompt it refuses."""
     upfront: bool = False
     """Serve only who can pay already, is trusted or a friend."""
+    mutual: bool = False
+    """Of those who name this worker, serve only friends."""
     unsuited: Collection[str] = ()
     """The `undecided` of requests for which none of `models` would do."""
 
@@ -92,7 +94,7 @@ _CANDIDATES = f"""
                 AND (rank, request_id) > (:after_rank, CAST(:after_id AS uuid))
             ORDER BY rank, request_id LIMIT (SELECT rows FROM width)
         ) head
-        WHERE NOT :only_friends
+        WHERE NOT :only_friends %(unless)s
         UNION ALL
         (
             SELECT 0, 0, rank, id FROM befriended
@@ -109,6 +111,9 @@ _CANDIDATES = f"""
         GROUP BY rank, request_id ORDER BY 1, 2, 3 LIMIT :candidates
     )
 """
+_UNNAMED = "AND (SELECT target FROM lanes WHERE lanes.id = servable.id) <> :worker"
+"""Lanes of requests that do not ask for this worker."""
+# OFFSET 0 keeps PostgreSQL from changing the prompt's case anew for each word.
 _WORDED = """EXISTS (
         SELECT FROM (SELECT lower(request.prompt) AS prompt OFFSET 0) low,
             unnest(CAST(:blacklist AS text[])) word
@@ -194,9 +199,9 @@ _FOUND = """
 
 
 @cache
-def _statement(further: bool, refusals: tuple[str, ...]) -> TextClause:
+def _statement(further: bool, refusals: tuple[str, ...], mutual: bool) -> TextClause:
     """A search at the head of the queue or further on, for a worker that refuses some of what it could do."""
-    parts, shown = [_CANDIDATES], [_FOUND]
+    parts, shown = [_CANDIDATES % {"unless": _UNNAMED if mutual else ""}], [_FOUND]
     if "kudos" in refusals:
         parts.append(_PAYERS)
     parts.append(_PICKED % {"but": " ".join(f"AND NOT {REFUSALS[reason]}" for reason in refusals)})
@@ -253,7 +258,8 @@ def find(db: Connection, offer: Offer, *, refused: Sequence[UUID] = ()) -> Found
     Requests whose rows another worker holds right now are passed over, as are those in `refused` and those
     of which this worker got a decoy.
     """
-    row = db.execute(_statement(False, offer.refusals), _values(offer, refused, NARROW, TOP)).one()
+    statement = _statement(False, offer.refusals, offer.mutual)
+    row = db.execute(statement, _values(offer, refused, NARROW, TOP)).one()
     return Found(row if row.id is not None else None, row.candidates, _refused(offer, row), more=row.more)
 
 
@@ -264,7 +270,8 @@ def find_further(
 
     With `reached` as the next `after`, repeated calls come by every request, however many are refused.
     """
-    row = db.execute(_statement(True, offer.refusals), _values(offer, refused, WIDE, after)).one()
+    statement = _statement(True, offer.refusals, offer.mutual)
+    row = db.execute(statement, _values(offer, refused, WIDE, after)).one()
     reached = None if row.reached_id is None else (row.reached_rank, row.reached_id)
     found = row if row.id is not None else None
     return Found(found, row.candidates, _refused(offer, row), reached=reached)

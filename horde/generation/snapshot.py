@@ -8,9 +8,9 @@ nothing to do.
 
 import bisect
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, zip_longest
 from uuid import UUID
 
 import orjson
@@ -56,6 +56,8 @@ class Group:
     undecided: str | None
     """What decides which models would do, if they accept every one (see the kind's `undecided`)."""
     requests: int
+    sender: int | None = None
+    """The user whose they are, if they name workers that serve only whom they serve first."""
 
     @property
     def targets(self) -> set[UUID]:
@@ -87,14 +89,14 @@ class Groups:
         demands: Counter[Demand] = Counter()
         sizes: Counter[int] = Counter()
         self._choosy = 0
-        self._wanted: Counter[UUID] = Counter()
+        self._wanted: Counter[tuple[UUID, int | None]] = Counter()
         self._avoided: Counter[UUID] = Counter()
         for group in self.all:
             models = tuple(dict.fromkeys((lane.model, lane.needs) for lane in group.lanes))
             demands[Demand(models, group.undecided)] += group.requests
             sizes[group.size] += group.requests
             self._choosy += group.requests if group.targets else 0
-            self._wanted.update(dict.fromkeys(group.targets, group.requests))
+            self._wanted.update({(target, group.sender): group.requests for target in group.targets})
             self._avoided.update(dict.fromkeys(group.avoided, group.requests))
         self._by_model: dict[str, list[tuple[Demand, int]]] = {}
         for demand, requests in demands.items():
@@ -115,9 +117,13 @@ class Groups:
         """How many requests are for larger results."""
         return self._up_to[-1] - self._up_to[bisect.bisect_right(self._sizes, size)]
 
-    def closed_to(self, worker_id: UUID) -> int:
-        """How many requests do not want this worker."""
-        return self._choosy - self._wanted[worker_id] + self._avoided[worker_id]
+    def closed_to(self, worker_id: UUID, first: Collection[int | None] = (None,)) -> int:
+        """How many requests do not want this worker, or are not served by it although they do.
+
+        `first` are the users whom it serves first, where it matters whose requests name it.
+        """
+        wanted = sum(self._wanted[worker_id, user] for user in first)
+        return self._choosy - wanted + self._avoided[worker_id]
 
 
 _PLACES = text("""
@@ -132,8 +138,10 @@ _PLACES = text("""
 """)
 _GROUPS = text("""
     SELECT lanes, size, CASE WHEN worker_blacklist THEN workers ELSE '{}' END AS avoided,
-        CASE WHEN models = '{}' THEN options ->> 'undecided' END AS undecided, count(*) AS requests
-    FROM requests WHERE kind = :kind AND n > 0 AND expires > now() GROUP BY 1, 2, 3, 4
+        CASE WHEN models = '{}' THEN options ->> 'undecided' END AS undecided,
+        CASE WHEN :matched AND workers <> '{}' AND NOT worker_blacklist THEN user_id END AS sender,
+        count(*) AS requests
+    FROM requests WHERE kind = :kind AND n > 0 AND expires > now() GROUP BY 1, 2, 3, 4, 5
 """)
 _LANES = text("""
     SELECT id, model, target, needs, size_class FROM lanes
@@ -157,8 +165,9 @@ def _parse_places(document: bytes) -> Places:
     )
 
 
-def _count_groups(db: Connection, kind: str) -> bytes:
-    groups = db.execute(_GROUPS, {"kind": kind}).all()
+def _count_groups(platform: Platform, db: Connection, kind: str) -> bytes:
+    matched = platform.settings.require_matched_targeting
+    groups = db.execute(_GROUPS, {"kind": kind, "matched": matched}).all()
     ids = {lane for group in groups for lane in group.lanes}
     lanes = db.execute(_LANES, {"ids": list(ids)}).all() if ids else []
     return orjson.dumps(
@@ -168,6 +177,7 @@ def _count_groups(db: Connection, kind: str) -> bytes:
                 [row.lanes, row.size, [str(worker) for worker in row.avoided], row.undecided, row.requests]
                 for row in groups
             ],
+            "senders": [row.sender for row in groups] if matched else [],
             "lanes": [[row.id, row.model, str(row.target), row.needs, row.size_class] for row in lanes],
         }
     )
@@ -186,8 +196,11 @@ def _parse_groups(document: bytes) -> Groups:
             frozenset(map(UUID, avoided)),
             undecided,
             requests,
+            sender,
         )
-        for ids, size, avoided, undecided, requests in data["groups"]
+        for (ids, size, avoided, undecided, requests), sender in zip_longest(
+            data["groups"], data.get("senders", ())
+        )
     )
 
 
@@ -198,7 +211,7 @@ def publish_places(platform: Platform, kind: str) -> None:
 
 def publish_groups(platform: Platform, kind: str) -> None:
     """Count the groups of one kind's queue and hand them to every process."""
-    _publish(platform, f"groups:{kind}", lambda db: _count_groups(db, kind))
+    _publish(platform, f"groups:{kind}", lambda db: _count_groups(platform, db, kind))
 
 
 def places(platform: Platform, kind: str) -> Places:
@@ -216,7 +229,9 @@ def groups(platform: Platform, kind: str) -> Groups:
     return platform.local.get(
         f"groups:{kind}",
         GROUPS_SECONDS,
-        lambda: _parse_groups(_read(platform, f"groups:{kind}", lambda db: _count_groups(db, kind))),
+        lambda: _parse_groups(
+            _read(platform, f"groups:{kind}", lambda db: _count_groups(platform, db, kind))
+        ),
         bridge=True,
     )
 

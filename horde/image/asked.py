@@ -7,15 +7,17 @@ that matching, prices and limits go by is read from these two, when it is queued
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Any
 
 from horde.generation.schemas import ModelRequirements
 from horde.image import facts
 from horde.image.facts import SEED_BITS, parse_seed
 from horde.image.matching import ImageFacts
-from horde.image.prices import BurnTerms
+from horde.image.prices import MATCHED_PRICE, BurnTerms
 from horde.image.requirements import Settings
 from horde.image.schemas import GenerationInputStable, ModelGenerationInputStable
+from horde.kudos import pricing
 from kudos_model.features import JobFeatures, accurate_steps
 
 CONTROL_STEPS, MOST_CONTROL_STEPS = 20, 40
@@ -54,11 +56,13 @@ def options_of(
     unsafe_ip: bool,
     trusted: bool = False,
     supervised: bool = False,
+    flat_price: bool = False,
 ) -> dict[str, Any]:
     """What only the server reads.
 
     `policy` holds unless the request says otherwise; `trusted` tells whether its sender is, and `supervised`
-    whether it is a school, for which some settings are not its own to choose.
+    whether it is a school, for which some settings are not its own to choose. `flat_price` says that the work
+    costs the same whatever it is.
     """
     params = request.params
     seed = parse_seed(params.seed) if params.seed else None
@@ -83,6 +87,7 @@ def options_of(
         "extra_sources": [extra.strength for extra in request.extra_source_images or ()],
         "model_requirements": request.model_requirements or policy,
         "webhook": request.webhook,
+        **({"flat_price": True} if flat_price else {}),
     }
 
 
@@ -115,11 +120,18 @@ class Asked:
     workflow: str | None
     supervised: bool
     """Whether only trusted workers may serve it, whatever its sender says."""
+    flat_price: bool = False
+    """Whether the work costs the same whatever it is."""
 
     @property
     def size(self) -> int:
         """Pixels of one image."""
         return self.features.width * self.features.height
+
+    @property
+    def price(self) -> Decimal:
+        """Kudos for the work of one image before a model's factor."""
+        return MATCHED_PRICE if self.flat_price else pricing.base_price(self.features)
 
     def with_settings(self, settings: Settings) -> "Asked":
         """The same with other settings."""
@@ -171,6 +183,7 @@ def read(payload: Mapping[str, Any], options: Mapping[str, Any], *, r2: bool) ->
         loras=tuple((lora["name"], lora["is_version"]) for lora in loras),
         workflow=payload.get("workflow"),
         supervised=options["supervised"],
+        flat_price=options.get("flat_price", False),
     )
 
 

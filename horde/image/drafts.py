@@ -14,7 +14,6 @@ from horde.image import asked, plans, prices, undecided, upfront
 from horde.image.admission import Admitted, Sender
 from horde.image.asked import Asked
 from horde.image.plans import KIND, Plan
-from horde.kudos import pricing
 from horde.kudos.rules import Entry, kudos
 from horde.model_reference.schemas import ImageModel
 from horde.platform.errors import BadRequest
@@ -33,6 +32,8 @@ class Draft:
     base: Asked
     """What is asked for as long as no model has its say."""
     plans: list[Plan]
+    dear_workers: bool
+    """Whether it needs kudos upfront for the workers that it names, whatever it is reduced to."""
 
     @cached_property
     def terms(self) -> prices.BurnTerms:
@@ -75,7 +76,7 @@ class Draft:
 
     def downgraded(self, load: upfront.Load) -> "Draft | None":
         """The same, reduced until it needs no kudos upfront; None if it cannot be."""
-        reduced = plans.downgraded(self.plans, load)
+        reduced = None if self.dear_workers else plans.downgraded(self.plans, load)
         if reduced is None:
             return None
         features = reduced[0].asked.features
@@ -116,7 +117,7 @@ class Draft:
             "things": max(plan.things for plan in self.plans),
             "size": self.base.size,
             "ttl": plans.job_seconds(self.plans),
-            "price": pricing.base_price(self.base.features),
+            "price": self.base.price,
             "tax": self.tax,
             "r2": request.r2,
             "client_agent": sender.client_agent,
@@ -125,11 +126,19 @@ class Draft:
         }
 
 
-def draft(admitted: Admitted, models: Mapping[str, ImageModel], policy: ModelRequirements) -> Draft:
-    """What becomes of an admitted request where models get their way; `policy` is the operator's.
+def draft(
+    admitted: Admitted,
+    models: Mapping[str, ImageModel],
+    policy: ModelRequirements,
+    *,
+    upfront_for_workers: bool = False,
+    flat_for_workers: bool = False,
+) -> Draft:
+    """What becomes of an admitted request where models get their way.
 
-    Raises `BadRequest` (400), with the code of the first mismatch, for settings that do not fit a model if
-    they are to be refused.
+    The operator decides on the `policy` and on what naming workers means: that kudos are needed upfront, or
+    that the work has a flat price. Raises `BadRequest` (400), with the code of the first mismatch, for
+    settings that do not fit a model if they are to be refused.
     """
     request = admitted.request
     payload = asked.payload_of(request)
@@ -139,12 +148,14 @@ def draft(admitted: Admitted, models: Mapping[str, ImageModel], policy: ModelReq
         unsafe_ip=admitted.unsafe_ip,
         trusted=admitted.user.trusted,
         supervised=admitted.user.has(Role.EDUCATION),
+        flat_price=flat_for_workers and bool(admitted.wanted),
     )
     wanted = asked.read(payload, options, r2=request.r2)
     planned = plans.plans(wanted, request.models, models)
     if wanted.policy == "reject":
         _refuse_mismatches(planned)
-    return Draft(new_id(), admitted, payload, options, wanted, planned)
+    dear_workers = upfront_for_workers and bool(admitted.wanted)
+    return Draft(new_id(), admitted, payload, options, wanted, planned, dear_workers)
 
 
 def _refuse_mismatches(planned: list[Plan]) -> None:

@@ -27,7 +27,7 @@ from horde.platform.ids import new_id
 from horde.platform.runtime import Platform
 from horde.users import service as users
 from horde.users.rules import Role, UserFacts
-from horde.workers import messages
+from horde.workers import messages, priorities
 from horde.workers import rules as worker_rules
 from horde.workers.checkin import check_in
 from horde.workers.registration import admit
@@ -59,14 +59,20 @@ def pop(
     accepted = _accepted_models(owner, offer.models, image_models(platform).models)
     friends = worker_rules.priority_user_ids(offer.priority_usernames)
     worker = check_in(platform, admitted, _settings(offer, accepted))
+    matched = platform.settings.require_matched_targeting
+    if matched:
+        worker = priorities.note(platform, worker, friends)
     if wakeups is None or not offer.wait or worker.maintenance:
         jobs, outcome = _find_and_take(platform, worker, friends, offer)
     else:
         # Whoever can be called before it searches misses nothing.
-        with wakeups.waiting(_wanted(worker, friends, offer), offer.wait) as waiter:
+        with wakeups.waiting(_wanted(platform, worker, friends, offer), offer.wait) as waiter:
             jobs, outcome = _find_and_take(platform, worker, friends, offer)
+            # A call for workers that a request names wakes also those that do not serve its sender.
             while (
-                jobs is None and waiter.wait(found=outcome.candidates > 0, busy=outcome.busy) and not gone()
+                jobs is None
+                and waiter.wait(found=matched or outcome.candidates > 0, busy=outcome.busy)
+                and not gone()
             ):
                 worker = _once_more(platform, api_key, address, worker)
                 if worker.maintenance:
@@ -132,15 +138,16 @@ def _settings(offer: PopInputStable, accepted: list[str]) -> dict[str, Any]:
     }
 
 
-def _wanted(worker: WorkerFacts, friends: list[int], offer: PopInputStable) -> Offer:
-    return offer_of(worker, friends, upfront=offer.require_upfront_kudos)
+def _wanted(platform: Platform, worker: WorkerFacts, friends: list[int], offer: PopInputStable) -> Offer:
+    mutual = platform.settings.require_matched_targeting
+    return offer_of(worker, friends, upfront=offer.require_upfront_kudos, mutual=mutual)
 
 
 def _find_and_take(
     platform: Platform, worker: WorkerFacts, friends: list[int], offer: PopInputStable
 ) -> tuple[dict[str, Any] | None, Outcome]:
     """The jobs taken, if any, and what the search came to."""
-    wanted = _wanted(worker, friends, offer)
+    wanted = _wanted(platform, worker, friends, offer)
     with searching(platform) as turn:
         if not turn or nothing_there(platform, wanted):
             return None, NOTHING

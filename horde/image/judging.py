@@ -33,17 +33,27 @@ class Wish:
 
 
 def could_serve(
-    worker: WorkerFacts, lanes: Sequence[LaneKey], size: int, avoided: Collection[UUID], user_id: int
+    worker: WorkerFacts,
+    lanes: Sequence[LaneKey],
+    size: int,
+    avoided: Collection[UUID],
+    user_id: int,
+    *,
+    matched: bool = False,
 ) -> bool:
-    """Whether a worker would find a request of `user_id` in one of its lanes, if words do not matter."""
+    """Whether a worker would find a request of `user_id` in one of its lanes, if words do not matter.
+
+    If targets have to be `matched`, workers that are named serve only those whom they serve first.
+    """
     if worker.id in avoided or size > worker.max_pixels:
         return False
     if worker.only_owner and worker.owner_id != user_id:
         return False
     offered = matching.offers(worker)
+    open_to = (ANY_WORKER,) if matched and not worker.serves_first(user_id) else (ANY_WORKER, worker.id)
     return any(
         not lane.needs & ~offered
-        and lane.target in (ANY_WORKER, worker.id)
+        and lane.target in open_to
         and (lane.model == ANY_MODEL or lane.model in worker.models)
         for lane in lanes
     )
@@ -65,9 +75,10 @@ class Way:
 class Judge:
     """Holds one request against many workers; what is alike for many of them is worked out once."""
 
-    def __init__(self, wish: Wish, models: Mapping[str, ImageModel]) -> None:
+    def __init__(self, wish: Wish, models: Mapping[str, ImageModel], *, matched: bool = False) -> None:
         self._wish = wish
         self._models = models
+        self._matched = matched
         named = plans(wish.asked, wish.names, models)
         self._named = {each.model: each for each in named if each.model != ANY_MODEL}
         # Whoever is to choose a model has to be able to do what was asked for before that.
@@ -105,7 +116,8 @@ class Judge:
         """Those that no rule of the table knows, with the field of each."""
         wish = self._wish
         found: list[tuple[str, str | None]] = []
-        if wish.workers and (worker.id in wish.workers) == wish.avoids:
+        unmatched = self._matched and not wish.avoids and not worker.serves_first(wish.user_id)
+        if wish.workers and (unmatched or (worker.id in wish.workers) == wish.avoids):
             found.append(("worker_id", "workers"))
         if wish.asked.size > worker.max_pixels:
             found.append(("max_pixels", "params.width"))

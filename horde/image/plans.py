@@ -50,7 +50,7 @@ class Plan:
     @property
     def price(self) -> Decimal:
         """Kudos for the work of one image before the model's factor."""
-        return pricing.base_price(self.asked.features)
+        return self.asked.price
 
     @property
     def value(self) -> Decimal:
@@ -167,7 +167,7 @@ def job_seconds(planned: Sequence[Plan]) -> int:
     )
 
 
-def demand(planned: Sequence[Plan]) -> Demand:
+def demand(planned: Sequence[Plan], *, names_workers: bool = False) -> Demand:
     """What decides whether the request must be paid for upfront."""
     asked = planned[0].asked
     return Demand(
@@ -176,6 +176,7 @@ def demand(planned: Sequence[Plan]) -> Demand:
         slow_workers=asked.facts.slow_workers,
         baselines=[each.facts.baseline for each in planned],
         steps=[(each.asked.facts.accurate_steps, each.free_steps) for each in planned],
+        names_workers=names_workers,
     )
 
 

@@ -18,6 +18,8 @@ JOB_TAX = 1
 
 ACTIVATION_TAX, EXTRA_SOURCE_IMAGE_TAX, STYLE_TAX = 1, 5, 2
 
+MATCHED_PRICE = Decimal("0.10")
+"""Base price of an image whose request names workers, where targeting has to be matched."""
 ANY_MODEL_BASELINE = "stable_diffusion_xl"
 """What a request that accepts every model is expected to get."""
 

@@ -38,6 +38,8 @@ class Standing:
     lanes: Callable[[], Sequence[LaneKey]]
     size: int
     avoided: Collection[UUID]
+    choosy: bool
+    """Whether only workers that it names may serve it."""
     user_id: int
     any_model: bool
     wish: Callable[[], Wish]
@@ -49,8 +51,9 @@ def able(platform: Platform, standing: Standing) -> Speeds:
     detail = hash(standing.wish().asked) if standing.any_model else 0
     place = f"{sorted(standing.lane_ids)}{sorted(map(str, standing.avoided))}"
     digest = hashlib.blake2b(place.encode(), digest_size=16).hexdigest()
-    # Only with workers that serve nobody else does it matter who asks.
-    asking = standing.user_id if standing.user_id in _owners_of_kept(platform) else 0
+    # Only with workers that do not serve everybody does it matter who asks.
+    matters = platform.settings.require_matched_targeting and standing.choosy
+    asking = standing.user_id if matters or standing.user_id in _owners_of_kept(platform) else 0
     key = f"able:{asking}:{standing.size}:{detail}:{digest}"
     serving: Iterable[WorkerFacts] = platform.local.get(
         key, ABLE_SECONDS, lambda: _find_able(platform, standing)
@@ -86,11 +89,11 @@ def refused_words(platform: Platform, prompt: str) -> frozenset[str]:
 
 
 def _find_able(platform: Platform, standing: Standing) -> tuple[WorkerFacts, ...]:
-    lanes = standing.lanes()
+    lanes, matched = standing.lanes(), platform.settings.require_matched_targeting
     found = (
         worker
         for worker in workers.online_workers(platform, KIND)
-        if could_serve(worker, lanes, standing.size, standing.avoided, standing.user_id)
+        if could_serve(worker, lanes, standing.size, standing.avoided, standing.user_id, matched=matched)
     )
     return _with_a_model(platform, standing.wish(), found) if standing.any_model else tuple(found)
 
@@ -118,7 +121,8 @@ def explain(platform: Platform, wish: Wish) -> dict[str, Any]:
         for worker in workers.online_workers(platform, KIND)
         if worker.only_owner and worker.owner_id == wish.user_id
     )
-    key = f"explain:{hash((wish.asked, wish.names, wish.workers, wish.avoids, wish.words, own))}"
+    asking = wish.user_id if platform.settings.require_matched_targeting and wish.workers else 0
+    key = f"explain:{hash((wish.asked, wish.names, wish.workers, wish.avoids, wish.words, own, asking))}"
     try:
         return platform.local.get(key, EXPLANATION_SECONDS, lambda: _explain(platform, wish))
     except Exception:  # whatever is wrong with the explanation, the request is right
@@ -127,6 +131,7 @@ def explain(platform: Platform, wish: Wish) -> dict[str, Any]:
 
 
 def _explain(platform: Platform, wish: Wish) -> dict[str, Any]:
-    judge = Judge(wish, image_models(platform).models)
+    matched = platform.settings.require_matched_targeting
+    judge = Judge(wish, image_models(platform).models, matched=matched)
     online = workers.online_workers(platform, KIND)
     return advice.explanation(wish.asked, [judge.obstacles(worker) for worker in online])

@@ -67,10 +67,11 @@ class Outcome:
 NOTHING = Outcome(None, None, 0, {})
 
 
-def offer_of(worker: WorkerFacts, friends: Collection[int], *, upfront: bool) -> Offer:
+def offer_of(worker: WorkerFacts, friends: Collection[int], *, upfront: bool, mutual: bool) -> Offer:
     """What the queue has to know of a worker that serves `friends` (user ids) first, after its owner.
 
-    With `upfront` it serves others only if they can pay already.
+    With `upfront` it serves others only if they can pay already, and with `mutual` only if their requests are
+    for everybody.
     """
     return Offer(
         kind=KIND,
@@ -82,6 +83,7 @@ def offer_of(worker: WorkerFacts, friends: Collection[int], *, upfront: bool) ->
         only_friends=worker.maintenance,
         blacklist=worker.blacklist,
         upfront=upfront,
+        mutual=mutual,
     )
 
 

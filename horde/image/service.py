@@ -76,7 +76,14 @@ def submit_request(platform: Platform, sender: Sender, request: GenerationInputS
 
 
 def _draft(platform: Platform, admitted: Admitted) -> Draft:
-    return draft(admitted, image_models(platform).models, platform.settings.model_requirements)
+    settings = platform.settings
+    return draft(
+        admitted,
+        image_models(platform).models,
+        settings.model_requirements,
+        upfront_for_workers=settings.upfront_kudos_on_worker_list,
+        flat_for_workers=settings.require_matched_targeting,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +100,8 @@ class Offer:
 def _affordable(platform: Platform, asked: Draft) -> Offer:
     """What the payer can be offered, judging by what they had some moments ago."""
     admitted = asked.admitted
-    needed = upfront.reasons(plans.demand(asked.plans), _load(platform))
+    demand = plans.demand(asked.plans, names_workers=asked.dear_workers)
+    needed = upfront.reasons(demand, _load(platform))
     if admitted.key is not None and not admitted.key.covers(asked.cost):
         if not admitted.request.allow_downgrade:
             raise _key_too_poor(asked)
@@ -123,11 +131,12 @@ def _load(platform: Platform) -> upfront.Load:
 
 
 def _upfront(asked: Draft, needed: Sequence[str]) -> Forbidden:
-    advice = (
-        "It cannot be reduced far enough either."
-        if asked.admitted.request.allow_downgrade
-        else "Make it smaller, let allow_downgrade do that for you, or earn kudos by running a worker."
-    )
+    if asked.dear_workers:
+        advice = "Making it smaller is not enough: leave workers out, or earn kudos by running a worker."
+    elif asked.admitted.request.allow_downgrade:
+        advice = "It cannot be reduced far enough either."
+    else:
+        advice = "Make it smaller, let allow_downgrade do that for you, or earn kudos by running a worker."
     return Forbidden(
         f"This request needs {asked.cost} kudos upfront because {'; and '.join(needed)}. {advice}",
         "KudosUpfront",
@@ -293,6 +302,7 @@ def _standing(platform: Platform, queued: Draft) -> Standing:
         lanes=lambda: queued.lanes,
         size=queued.base.size,
         avoided=admitted.wanted if request.worker_blacklist else (),
+        choosy=bool(admitted.wanted) and not request.worker_blacklist,
         user_id=admitted.user.id,
         any_model=not request.models,
         wish=wish,

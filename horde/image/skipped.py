@@ -48,7 +48,10 @@ def count_skipped(platform: Platform, worker: WorkerFacts) -> dict[str, int]:
         key, SKIPPED_SECONDS, lambda: _count(platform, waiting, worker.models, offered)
     )
     counts = dict.fromkeys(ALWAYS_COUNTED, 0) | counts
-    counts["worker_id"] = waiting.closed_to(worker.id)
+    if platform.settings.require_matched_targeting:
+        counts["worker_id"] = waiting.closed_to(worker.id, {worker.owner_id, *worker.priority_users})
+    else:
+        counts["worker_id"] = waiting.closed_to(worker.id)
     if too_large := waiting.larger_than(worker.max_pixels):
         counts["max_pixels"] = too_large
     return counts

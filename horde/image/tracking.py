@@ -141,6 +141,7 @@ def _standing(platform: Platform, row: Row[Any]) -> Standing:
         ],
         size=row.size,
         avoided=row.workers if row.worker_blacklist else (),
+        choosy=bool(row.workers) and not row.worker_blacklist,
         user_id=row.user_id,
         any_model=not row.models,
         wish=lambda: _wish(platform, row.id),

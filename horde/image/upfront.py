@@ -39,6 +39,8 @@ class Demand:
     baselines: Sequence[str]
     steps: Sequence[tuple[int, int | None]]
     """For each model: accurate steps, and how many of them are free (see `free_steps`)."""
+    names_workers: bool = False
+    """Whether it names workers where that is not free."""
 
 
 def free_side(load: Load, baselines: Sequence[str]) -> int:
@@ -72,6 +74,8 @@ def free_steps(requirements: Requirements | None, *, control: bool, lcm: bool) -
 def reasons(demand: Demand, load: Load) -> list[str]:
     """Why a request must be paid for upfront, in words for its sender; empty if it need not be."""
     found = []
+    if demand.names_workers:
+        found.append("it names workers")
     side = free_side(load, demand.baselines)
     if not demand.slow_workers:
         found.append("it asks for fast workers only (slow_workers is false)")

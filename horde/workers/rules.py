@@ -66,11 +66,17 @@ class WorkerFacts:
     """Whether one of its models is made for filling in parts of images,"""
     hosts_others: bool = True
     """and whether one is not."""
+    priority_users: frozenset[int] = frozenset()
+    """Users whom its last pop named, where it matters to others (see `priorities`)."""
 
     @property
     def only_owner(self) -> bool:
         """Whether it serves nobody but its owner at present."""
         return self.maintenance or self.paused
+
+    def serves_first(self, user_id: int) -> bool:
+        """Whether requests of this user come before everybody's."""
+        return user_id == self.owner_id or user_id in self.priority_users
 
 
 SETTINGS = (

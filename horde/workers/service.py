@@ -8,7 +8,7 @@ from sqlalchemy import select, text
 
 from horde.model_reference.service import image_models
 from horde.platform.runtime import Platform
-from horde.workers import rules
+from horde.workers import priorities, rules
 from horde.workers.rules import WorkerFacts
 from horde.workers.software import SoftwareTable, load_software
 from horde.workers.tables import Worker
@@ -107,7 +107,8 @@ def online_workers(platform: Platform, kind: str) -> Sequence[WorkerFacts]:
                     Worker.last_seen > text(f"now() - interval '{rules.STALE_SECONDS} seconds'"),
                 )
             ).all()
-        return [facts_of(platform, row) for row in rows]
+        found = [facts_of(platform, row) for row in rows]
+        return priorities.complete(platform, found) if platform.settings.require_matched_targeting else found
 
     return platform.local.get(f"online:{kind}", ONLINE_SECONDS, load, bridge=True)
 

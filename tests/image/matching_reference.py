@@ -102,6 +102,8 @@ class Reference:
     """The rules, with the models that are known."""
 
     models: Mapping[str, Model]
+    matched: bool = False
+    """Whether workers that are asked for serve only their owners and those whom they name."""
 
     def can(self, worker: Mapping[str, Any], capability: str) -> bool:
         program, version = agent(worker)
@@ -280,6 +282,9 @@ class Reference:
             settings, _ = self.settings({**request, "model_requirements": "warn"}, "")
             reasons = self.always(worker, request) | self.of_settings(worker, settings) | {"models"}
         if request["workers"] and (worker["id"] in request["workers"]) == request["worker_blacklist"]:
+            reasons |= {"worker_id"}
+        stranger = request["sender"] not in (worker["owner"], *worker["friends"])
+        if self.matched and request["workers"] and not request["worker_blacklist"] and stranger:
             reasons |= {"worker_id"}
         if request["params"]["width"] * request["params"]["height"] > worker["max_pixels"]:
             reasons |= {"max_pixels"}

@@ -75,7 +75,6 @@ ACCOUNTS: dict[str, tuple[tuple[Role, ...], int]] = {
     "special": ((Role.SPECIAL, Role.TRUSTED), 2_000),
 }
 """Roles and kudos."""
-REFERENCE = Reference(MODELS)
 
 
 def _mostly(value: bool) -> st.SearchStrategy[bool]:
@@ -174,6 +173,19 @@ REQUESTS = st.fixed_dictionaries(
 )
 
 
+def able(drawn: dict[str, Any]) -> dict[str, Any]:
+    """A worker that can do all that is plain."""
+    same = {"models": ["plain"], "bridge_agent": f"{spec.REGEN}:13:x", "nsfw": True, "max_pixels": 1024**2}
+    return {**drawn, **same, "extra_slow_worker": False, "require_upfront_kudos": False}
+
+
+def choosy(drawn: dict[str, Any]) -> dict[str, Any]:
+    """A request that nothing but its list of workers keeps from those who are `able`."""
+    same = {"models": ["plain"], "features": [], "workers": drawn["workers"] or [0], "slow_workers": True}
+    plain = {key: PLAIN[key] for key in ("steps", "sampler_name", "karras", "width")}
+    return {**drawn, **same, **plain, "trusted_workers": False, "unsafe_ip": False}
+
+
 def params_of(drawn: dict[str, Any]) -> dict[str, Any]:
     return {**PLAIN, **{key: drawn[key] for key in ("steps", "sampler_name", "karras", "width")}}
 
@@ -183,6 +195,7 @@ class Scene:
     """A horde with people, and what the reference knows of it."""
 
     horde: Horde
+    reference: Reference
     rows: Rows = field(repr=False)
     people: dict[str, Account] = field(repr=False)
 
@@ -278,18 +291,20 @@ class Scene:
         online = {str(each.id): each for each in workers.online_workers(self.platform, "image")}
         for worker in known:
             told = count_skipped(self.platform, online[worker["id"]])
-            expected = REFERENCE.skipped(worker, waiting)
+            expected = self.reference.skipped(worker, waiting)
             for reason in ("blacklist", "kudos"):
                 expected.pop(reason, None)
             assert {reason: count for reason, count in told.items() if count} == expected
         for request in waiting:
-            judge = Judge(tracking._wish(self.platform, request["id"]), image_models(self.platform).models)
+            wish = tracking._wish(self.platform, request["id"])
+            models, matched = image_models(self.platform).models, self.reference.matched
+            judge = Judge(wish, models, matched=matched)
             every: Counter[str] = Counter()
             for worker in known:
-                reasons = set(REFERENCE.reasons(worker, request))
+                reasons = set(self.reference.reasons(worker, request))
                 if worker["maintenance"] and worker["owner"] != request["sender"]:
                     reasons.add("maintenance")
-                if REFERENCE.refuses_words(worker, request):
+                if self.reference.refuses_words(worker, request):
                     reasons.add("blacklist")
                 every.update(reasons or {"able"})
                 assert judge.obstacles(online[worker["id"]]).reasons == reasons, (worker, request)
@@ -301,7 +316,7 @@ class Scene:
 
     def pop(self, worker: dict[str, Any], waiting: list[dict[str, Any]]) -> dict[str, Any] | None:
         """Let a worker pop; returns what it got, which is what the reference says."""
-        expected = REFERENCE.first(worker, waiting)
+        expected = self.reference.first(worker, waiting)
         forget(self.platform)
         call = (self.platform, self.key(worker["owner"]), "192.0.2.1", worker["offer"])
         if expected is None and worker["maintenance"]:
@@ -314,7 +329,7 @@ class Scene:
             event("pop: nothing")
             assert answer["ids"] == [], answer
             told = {reason: count for reason, count in answer["skipped"].items() if count}
-            assert told == REFERENCE.skipped(worker, waiting)
+            assert told == self.reference.skipped(worker, waiting)
             for reason in told:
                 event(f"skipped: {reason}")
             return None
@@ -323,16 +338,18 @@ class Scene:
         assert (
             str(scalar(self.platform, "SELECT request_id FROM jobs WHERE id = :id", id=job)) == expected["id"]
         )
-        assert answer["model"] in REFERENCE.suited(worker, expected)
-        given, _ = REFERENCE.settings(expected, answer["model"])
+        assert answer["model"] in self.reference.suited(worker, expected)
+        given, _ = self.reference.settings(expected, answer["model"])
         payload = answer["payload"]
         got = [payload["ddim_steps"], payload["sampler_name"], payload["karras"], payload.get("clip_skip", 1)]
         assert got == [given[key] for key in ("steps", "sampler_name", "karras", "clip_skip")]
         return dict(expected)
 
 
-@pytest.fixture(scope="module")
-def scene(shared_horde: Horde, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+@pytest.fixture(scope="module", params=[False, True], ids=["", "matched targeting"])
+def scene(
+    request: pytest.FixtureRequest, shared_horde: Horde, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Scene]:
     path: Path = tmp_path_factory.mktemp("models") / "image.json"
     entries = {
         name: {
@@ -344,7 +361,8 @@ def scene(shared_horde: Horde, tmp_path_factory: pytest.TempPathFactory) -> Iter
         for name, model in MODELS.items()
     }
     path.write_bytes(orjson.dumps(entries))
-    with another_process(shared_horde, model_reference_image=str(path)) as process:
+    options = {"model_reference_image": str(path), "require_matched_targeting": request.param}
+    with another_process(shared_horde, **options) as process:
         assert set(image_models(process.platform).models) == set(MODELS)
         before = save_rows(process.platform)
         people = {
@@ -353,7 +371,7 @@ def scene(shared_horde: Horde, tmp_path_factory: pytest.TempPathFactory) -> Iter
             )
             for name, (roles, amount) in ACCOUNTS.items()
         }
-        yield Scene(process, save_rows(process.platform), people)
+        yield Scene(process, Reference(MODELS, request.param), save_rows(process.platform), people)
         restore_rows(process.platform, before)
 
 
@@ -385,4 +403,17 @@ def check(scene: Scene, offers: list[dict[str, Any]], requests: list[dict[str, A
 def test_pops_skipped_and_explanations(
     scene: Scene, offers: list[dict[str, Any]], requests: list[dict[str, Any]]
 ) -> None:
+    check(scene, offers, requests)
+
+
+@settings(
+    max_examples=50,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(
+    offers=st.lists(OFFERS.map(able), min_size=1, max_size=3),
+    requests=st.lists(REQUESTS.map(choosy), min_size=1, max_size=4),
+)
+def test_lists_of_workers(scene: Scene, offers: list[dict[str, Any]], requests: list[dict[str, Any]]) -> None:
     check(scene, offers, requests)

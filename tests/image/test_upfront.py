@@ -74,6 +74,11 @@ def test_all_reasons_are_told_with_the_true_limits() -> None:
     assert "40" in steps
 
 
+def test_naming_workers_is_a_reason_of_its_own() -> None:
+    demand = Demand(512, 512, slow_workers=True, baselines=[], steps=[], names_workers=True)
+    assert reasons(demand, Load(0, 0)) == ["it names workers"]
+
+
 def test_what_is_free_needs_no_reason() -> None:
     demand = Demand(1024, 1024, slow_workers=True, baselines=[], steps=[(40, 40), (200, None)])
     assert reasons(demand, Load(0, 0)) == []

@@ -10,6 +10,7 @@ import pytest
 from horde.kudos import service as ledger
 from horde.users.rules import Role
 from tests.support import (
+    AGENT,
     FLUX,
     MODEL,
     SDXL,
@@ -206,9 +207,12 @@ class TestMatches:
         offer = {"models": MODELS, "priority_usernames": [stranger.alias]}
         matched.pop(owner, **offer)
         forget(matched.platform)
-        request = matched.asked(stranger, workers=[worker], models=[FLUX])
+        body = {"workers": [worker], "models": [FLUX]}
+        others = matched.ask(**body).json["explain"]["reasons"]
+        assert others == {"models": 1, "worker_id": 1}
+        request = matched.asked(stranger, **body)
         assert matched.check(request)["explain"]["reasons"] == {"models": 1}
-        assert matched.skipped(owner, **offer) == {"models": 1}
+        assert matched.skipped(owner, **offer) == {"models": 2, "worker_id": 1}
 
     def test_of_several_that_are_asked_for_the_one_that_matches_serves(
         self, matched: Horde, owner: Account, stranger: Account, worker: str
@@ -264,6 +268,25 @@ class TestMatches:
         with counted_statements() as sent:
             assert matched.popped(owner, models=MODELS)["payload"]["prompt"] == "behind them"
         assert len(sent) <= 4
+
+
+def test_without_valkey_only_prospects_suffer(
+    matched: Horde, owner: Account, stranger: Account, worker: str
+) -> None:
+    option = {"require_matched_targeting": True, "redis_url": "redis://127.0.0.1:1/0"}
+    with another_process(matched, **option) as cut_off:
+        offer = {"name": "worker", "models": MODELS, "bridge_agent": AGENT, "max_pixels": 512 * 512}
+
+        def pop(**fields: Any) -> dict[str, Any]:
+            headers = {"apikey": owner.key}
+            answer = cut_off.client.post("/api/v2/generate/pop", headers=headers, json=offer | fields)
+            return dict(answer.json)
+
+        body = {"prompt": "a fox", "workers": [worker]}
+        asked = cut_off.client.post("/api/v2/generate/async", headers={"apikey": stranger.key}, json=body)
+        assert asked.status_code == 202, asked.json
+        assert (pop()["ids"], asked.json["explain"]["reasons"]) == ([], {"worker_id": 1})
+        assert pop(priority_usernames=[stranger.alias])["ids"]
 
 
 class TestPrices:
