@@ -109,8 +109,30 @@ _BALANCE = text("""
 
 
 def effective_balance(db: Connection, account_id: int) -> Decimal:
-    """What the account holds counting movements not yet folded; for showing, not for admission."""
+    """What the account's entries come to, folded or not."""
     return Decimal(db.execute(_BALANCE, {"account": account_id}).scalar_one())
+
+
+def shown(account: str) -> str:
+    """SQL of what a row of `accounts` of this alias is going to hold: its entries, but not below its floor.
+
+    For showing, not for admission. Accounts that nothing has moved yet may be below it.
+    """
+    return f"""(
+        SELECT CASE WHEN moving.amount IS NULL THEN {account}.balance
+            ELSE greatest({account}.balance + moving.amount, coalesce({account}.floor, '-infinity')) END
+        FROM (
+            SELECT sum(amount) AS amount FROM ledger_entries WHERE account_id = {account}.id AND NOT folded
+        ) moving
+    )"""
+
+
+_SHOWN = text(f"SELECT {shown('account')} FROM accounts account WHERE id = :account")
+
+
+def shown_balance(db: Connection, account_id: int) -> Decimal:
+    """What the account is going to hold; see `shown`."""
+    return Decimal(db.execute(_SHOWN, {"account": account_id}).scalar_one())
 
 
 PAYABLE = """(

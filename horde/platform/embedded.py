@@ -76,15 +76,20 @@ def embedded_services(settings: Settings, *, durable: bool = True) -> Iterator[S
 @contextmanager
 def reachable_services(settings: Settings) -> Iterator[ServiceUrls]:
     """Database and cache for a command: as `settings` name them, those of the server that runs on
-    `var_dir`, or else embedded ones for as long as the block runs.
+    `var_dir`, or else embedded ones on its data for as long as the block runs.
 
-    Raises `ServiceError` when they do not start.
+    Raises `ServiceError` when they do not start, and when there is no data: nobody means an empty horde.
     """
     if (settings.database_url and settings.redis_url) or supervised(settings.var_dir):
         yield running_services(settings)
-    else:
+    elif settings.database_url or (settings.var_dir / "postgres").exists():
         with embedded_services(settings) as urls:
             yield urls
+    else:
+        raise ServiceError(
+            f"There is no horde in {settings.var_dir.resolve()} yet. Set VAR_DIR to the folder of the server"
+            " that you mean, start one with `horde serve`, or set DATABASE_URL and REDIS_URL."
+        )
 
 
 def start_services(supervisor: Supervisor, settings: Settings, *, durable: bool = True) -> ServiceUrls:

@@ -53,7 +53,7 @@ class LocalCache:
                 self.put(key, seconds, value)
         finally:
             if self._loading.get(key) is mark:
-                del self._loading[key]
+                self._loading.pop(key, None)  # another thread may be as far
         return value
 
     def put(self, key: str, seconds: float, value: object) -> None:

@@ -2,11 +2,18 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 from horde.generation.schemas import EXAMPLE_DATE, EXAMPLE_ID, Maybe
 from horde.platform.http.fields import Input, Output
 from horde.users.management_schemas import Contact, OneLine
+
+
+def _web(address: str) -> str:
+    if not address.lower().startswith(("https://", "http://")):
+        raise ValueError("must be the address of a page, and start with https:// or http://")
+    return address
+
 
 Trimmed = Annotated[str, StringConstraints(strip_whitespace=True)]
 State = Literal["open", "granted", "refused"]
@@ -18,8 +25,8 @@ class EducationApplicationInput(Input):
     institution: Annotated[str, StringConstraints(min_length=3, max_length=200), OneLine] = Field(
         description="Its name.", examples=["Harbour Street School"]
     )
-    website: Annotated[str, StringConstraints(max_length=500), OneLine] | None = Field(
-        None, description="Where moderators can read about it."
+    website: Annotated[str, StringConstraints(max_length=500), OneLine, AfterValidator(_web)] | None = Field(
+        None, description="Where moderators can read about it.", examples=["https://school.example"]
     )
     contact: Contact = Field(
         description="How moderators can reach you there.", examples=["teacher@school.example"]

@@ -93,7 +93,7 @@ def change_user(
         stored = db.execute(select(*User.__table__.columns).where(User.id == number)).one()
         changed = _answer(stored, user.concurrency, held, sent, passkey)
         if "kudos" in sent:
-            changed.new_kudos = float(ledger.effective_balance(db, purse))
+            changed.new_kudos = float(ledger.shown_balance(db, purse))
     users.forget(platform, user, workers)
     platform.local.drop(PASSKEYS_KEY)
     log.info("account changed", user=number, fields=list(sent), by=caller.id)

@@ -194,7 +194,7 @@ def has_moderator(platform: Platform) -> bool:
         )
 
 
-_SHOWN = """
+_SHOWN = f"""
     SELECT users.id, users.username, users.external_id, users.concurrency, users.worker_invited,
         users.created, users.public_workers, users.contact, users.admin_comment, users.monthly_kudos,
         users.monthly_kudos_last_received,
@@ -213,12 +213,7 @@ _SHOWN = """
             ) counted GROUP BY record, kind
         ) records) AS records,
         (SELECT count(*) FROM suspicions WHERE user_id = users.id AND worker_id IS NULL) AS suspicions,
-        purse.balance + coalesce((
-            SELECT sum(amount) FROM ledger_entries WHERE account_id = purse.id AND NOT folded
-        ), 0) AS kudos,
-        escrow.balance + coalesce((
-            SELECT sum(amount) FROM ledger_entries WHERE account_id = escrow.id AND NOT folded
-        ), 0) AS escrow
+        {ledger.shown("purse")} AS kudos, {ledger.shown("escrow")} AS escrow
     FROM users
     JOIN accounts purse ON purse.user_id = users.id AND purse.purpose = 'balance'
     JOIN accounts escrow ON escrow.user_id = users.id AND escrow.purpose = 'escrow'

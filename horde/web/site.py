@@ -9,7 +9,7 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException, NotFound
 
 from horde.platform.errors import HordeError
-from horde.platform.http.errors import http_error
+from horde.platform.http.errors import AWAY, database_away, http_error
 from horde.platform.runtime import current_platform
 from horde.web import forms, oauth, sessions
 
@@ -116,6 +116,9 @@ def _nowhere(error: NotFound) -> ResponseReturnValue:
 @site.errorhandler(Exception)
 def _failed(error: Exception) -> Response:
     route = request.url_rule.rule if request.url_rule else None
+    if database_away(error):
+        log.warning("database does not answer", method=request.method, route=route)
+        return page("message", 503, heading="Not at present", message=AWAY)
     log.error("page failed", method=request.method, route=route, exc_info=error)
     return page(
         "message", 500, heading="Something is broken here", message="It was noted. Please try again later."

@@ -8,13 +8,13 @@ from sqlalchemy import Connection, delete, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from horde.moderation.service import is_profane
-from horde.platform.errors import BadRequest, Forbidden, HordeError, NotFound
+from horde.platform.errors import BadRequest, Forbidden, HordeError, NotFound, PayloadInvalid
 from horde.platform.ids import parse_id
 from horde.platform.runtime import Platform
 from horde.users import service as users
 from horde.users.rules import Role, UserFacts
 from horde.workers import rules, service
-from horde.workers.schemas import DeletedWorker, ModifyWorker, ModifyWorkerInput
+from horde.workers.schemas import MIN_NEW_NAME, DeletedWorker, ModifyWorker, ModifyWorkerInput
 from horde.workers.tables import Team, Worker
 
 NO_TEAM = "None"
@@ -111,6 +111,8 @@ def _check_name(platform: Platform, db: Connection, worker: Any, name: str) -> N
     """The worker's own name may always be sent along."""
     if name == worker.name:
         return
+    if len(name) < MIN_NEW_NAME:
+        raise PayloadInvalid({"name": f"must be at least {MIN_NEW_NAME} characters long"})
     rules.check_name(name)
     if is_profane(platform, name):
         raise BadRequest(

@@ -8,6 +8,7 @@ from horde.generation.schemas import EXAMPLE_ID, Maybe
 from horde.platform.http.fields import Input, Output
 from horde.workers.message_schemas import WorkerMessage
 
+MIN_NEW_NAME = 5
 Trimmed = Annotated[str, StringConstraints(strip_whitespace=True)]
 
 
@@ -132,9 +133,10 @@ class ModifyWorkerInput(Input):
     )
     name: Trimmed | None = Field(
         None,
-        min_length=5,
         max_length=100,
         description="Its name. The worker's software must be set to the same, or registers another one.",
+        # Of a new name; programs send the present one along, which may be shorter.
+        json_schema_extra={"minLength": MIN_NEW_NAME},
     )
     team: str | None = Field(None, max_length=36, description="Id of the team to join; empty to leave.")
 

@@ -181,6 +181,12 @@ def test_other_processes_find_the_running_services(folder: Path) -> None:
         assert recall(urls) == ("kept", "kept")
 
 
+def test_a_command_works_on_no_horde_that_nobody_started(folder: Path) -> None:
+    with pytest.raises(ServiceError, match=r"no horde in .* VAR_DIR"), reachable_services(embedded(folder)):
+        pass
+    assert not (folder / "postgres").exists()
+
+
 def test_a_server_that_cannot_start_says_why(folder: Path) -> None:
     with embedded_services(embedded(folder), durable=False):
         pass

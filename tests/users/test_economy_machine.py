@@ -342,7 +342,7 @@ def test_the_economy_keeps_its_books(horde: Horde) -> None:
     run_state_machine_as_test(
         partial(Economy, horde, counts),
         settings=settings(
-            max_examples=25,
+            max_examples=15,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -78,7 +78,7 @@ class TestApplying:
         ("name", "values"),
         [
             ("institution", ["", "ab", "x" * 201, 5, None, "  a  "]),
-            ("website", ["x" * 501, 5, None]),
+            ("website", ["https://" + "x" * 501, 5, None, "school.example", "javascript:alert(1)"]),
             ("contact", ["", "abcd", "x" * 501, 5, None]),
             ("purpose", ["", "too short", "x" * 2001, 5, None]),
         ],
@@ -91,12 +91,16 @@ class TestApplying:
                 assert set(response.json["errors"]) == {name}
 
     def test_what_nobody_sees_is_left_out(self, horde: Horde, teacher: Account) -> None:
-        sent = {"institution": "A\u202e School ", "contact": "a@b\u200b.example", "website": "\u2066x\n y"}
+        sent = {
+            "institution": "A\u202e School ",
+            "contact": "a@b\u200b.example",
+            "website": "\u2066https://x\n y",
+        }
         shown = apply(horde, teacher, **sent).json
         assert {name: shown[name] for name in sent} == {
             "institution": "A School",
             "contact": "a@b.example",
-            "website": "x y",
+            "website": "https://x y",
         }
 
     def test_who_may_not(self, horde: Horde, teacher: Account) -> None:

@@ -310,7 +310,8 @@ class TestKudos:
 
     def test_nobody_falls_below_the_floor(self, people: People) -> None:
         user = people.horde.account(amount=100)
-        people.changed("admin", user, kudos=-(10**6))
+        assert people.changed("admin", user, kudos=-(10**6)) == {"new_kudos": 14}
+        assert people.shown(user)["kudos"] == 14
         ledger.fold_all(people.horde.platform)
         assert people.horde.kudos(user.balance) == 14
         assert_books_balance(people.horde.platform)

@@ -107,6 +107,10 @@ class TestChanges:
         path = f"/workers/{worker_id(horde, 'shit happens')}"
         same = {"name": "shit happens", "info": "shit"}
         assert horde.call("PUT", path, owner, json=same).json == same
+        horde.pop(owner, "art")
+        path = f"/workers/{worker_id(horde, 'art')}"
+        assert horde.call("PUT", path, owner, json={"name": "art"}).json == {"name": "art"}
+        assert horde.call("PUT", path, owner, json={"name": "arts"}).json["errors"].keys() == {"name"}
 
     def test_masks(self, horde: Horde, owner: Account) -> None:
         response = horde.call(

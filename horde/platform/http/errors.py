@@ -4,7 +4,8 @@ import orjson
 import structlog
 from flask import Flask, Response, request
 from flask.typing import ResponseReturnValue
-from sqlalchemy.exc import DataError
+from sqlalchemy.exc import DataError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from werkzeug.exceptions import HTTPException
 
 from horde.platform.errors import BadRequest, HordeError, PayloadInvalid
@@ -25,6 +26,7 @@ MESSAGES = {
     405: "This address does not take that method; the Allow header lists those it takes.",
     413: "The body is larger than this server accepts.",
 }
+AWAY = "The database of this server does not answer at present. Please try again in a moment."
 
 
 def handle_errors(app: Flask) -> None:
@@ -59,8 +61,24 @@ def _failed(error: Exception) -> Response:
         return _refused(BadRequest("The request holds a NUL character; remove it.", "NulByteInPayload"))
     # The rule and not the path, which may hold a shared key.
     route = request.url_rule.rule if request.url_rule else None
+    if database_away(error):
+        log.warning("database does not answer", method=request.method, route=route)
+        return _answer({"message": AWAY, "rc": "ServiceUnavailable"}, 503, {})
     log.error("request failed", method=request.method, route=route, exc_info=error)
     return _answer({"message": "Internal Server Error", "rc": "InternalServerError"}, 500, {})
+
+
+def database_away(error: BaseException | None) -> bool:
+    """Whether a call failed because the database does not answer, or takes no more connections."""
+    while error is not None:
+        if isinstance(error, NoConnectionFree):
+            return True
+        if isinstance(error, OperationalError):
+            # Without a code there was no answer; the classes are connections, resources and shutdown.
+            code = getattr(error.orig, "sqlstate", None)
+            return code is None or code[:2] in ("08", "53", "57")
+        error = error.__cause__
+    return False
 
 
 def _is_nul_refusal(error: BaseException | None) -> bool:
