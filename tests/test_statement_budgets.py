@@ -127,10 +127,12 @@ def test_pop_miss(horde: Horde, owner: Account, fields: dict[str, Any] | None, o
 
 def test_pop_miss_in_maintenance(horde: Horde, owner: Account) -> None:
     support.change(horde.platform, "UPDATE workers SET maintenance = true")
+    horde.asked()  # it is for others
     horde.pop(owner)
     with counted_statements() as sent:
         assert_refused(horde.pop(owner), 403, "WorkerMaintenance")
     assert 0 < len(sent) <= POP_MISS
+    assert not [statement for statement in sent if "SKIP LOCKED" in statement]
 
 
 @pytest.mark.parametrize(

@@ -227,6 +227,12 @@ _ANYTHING = text(f"""
         ) place
     )
 """)
+_ANYTHING_OF_FRIENDS = text("""
+    SELECT EXISTS (
+        SELECT FROM requests
+        WHERE user_id = ANY(CAST(:friends AS bigint[])) AND n > 0 AND kind = :kind AND size <= :size
+    )
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,8 +254,9 @@ class Found:
 
 
 def anything(db: Connection, offer: Offer) -> bool:
-    """Whether anybody's request waits that `find` might look at; it locks nothing."""
-    return bool(db.execute(_ANYTHING, _values(offer, (), NARROW, TOP)).scalar_one())
+    """Whether a request waits that `find` might look at; it locks nothing."""
+    statement = _ANYTHING_OF_FRIENDS if offer.only_friends else _ANYTHING
+    return bool(db.execute(statement, _values(offer, (), NARROW, TOP)).scalar_one())
 
 
 def find(db: Connection, offer: Offer, *, refused: Sequence[UUID] = ()) -> Found:

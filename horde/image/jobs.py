@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -59,34 +60,49 @@ def pop(
     accepted = _accepted_models(owner, offer.models, image_models(platform).models)
     friends = worker_rules.priority_user_ids(offer.priority_usernames)
     worker = check_in(platform, admitted, _settings(offer, accepted))
-    matched = platform.settings.require_matched_targeting
-    if matched:
+    if platform.settings.require_matched_targeting:
         worker = priorities.note(platform, worker, friends)
     if wakeups is None or not offer.wait or worker.maintenance:
         jobs, outcome = _find_and_take(platform, worker, friends, offer)
     else:
-        # Whoever can be called before it searches misses nothing.
-        with wakeups.waiting(_wanted(platform, worker, friends, offer), offer.wait) as waiter:
-            jobs, outcome = _find_and_take(platform, worker, friends, offer)
-            # A call for workers that a request names wakes also those that do not serve its sender.
-            while (
-                jobs is None
-                and waiter.wait(found=matched or outcome.candidates > 0, busy=outcome.busy)
-                and not gone()
-            ):
-                worker = _once_more(platform, api_key, address, worker)
-                if worker.maintenance:
-                    break
-                jobs, outcome = _find_and_take(platform, worker, friends, offer)
-            # What a paused worker gets for show, somebody else is still to do.
-            if jobs is not None and not worker.paused:
-                waiter.served()
+        again = partial(_once_more, platform, api_key, address)
+        jobs, outcome, worker = _wait_for_jobs(platform, worker, friends, offer, wakeups, again, gone)
     if jobs is not None:
         return {**jobs, "messages": messages.for_pop(platform, worker.id)}
     if worker.maintenance:
         raise Forbidden(worker_rules.maintenance_text(worker.maintenance_message), "WorkerMaintenance")
     skipped = {**count_skipped(platform, worker), **outcome.refused}
     return {**_nothing(skipped), "messages": messages.for_pop(platform, worker.id)}
+
+
+def _wait_for_jobs(
+    platform: Platform,
+    worker: WorkerFacts,
+    friends: list[int],
+    offer: PopInputStable,
+    wakeups: Wakeups,
+    again: Callable[[WorkerFacts], WorkerFacts],
+    gone: Callable[[], bool],
+) -> tuple[dict[str, Any] | None, Outcome, WorkerFacts]:
+    """The jobs taken, if any, what the last search came to, and the worker as it was `again` then."""
+    # A call for workers that a request names wakes also those that do not serve its sender.
+    matched = platform.settings.require_matched_targeting
+    # Whoever can be called before it searches misses nothing.
+    with wakeups.waiting(_wanted(platform, worker, friends, offer), offer.wait) as waiter:
+        jobs, outcome = _find_and_take(platform, worker, friends, offer)
+        while (
+            jobs is None
+            and waiter.wait(found=matched or outcome.candidates > 0, busy=outcome.busy)
+            and not gone()
+        ):
+            worker = again(worker)
+            if worker.maintenance:
+                break
+            jobs, outcome = _find_and_take(platform, worker, friends, offer)
+        # What a paused worker gets for show, somebody else is still to do.
+        if jobs is not None and not worker.paused:
+            waiter.served()
+    return jobs, outcome, worker
 
 
 def _once_more(platform: Platform, api_key: str, address: str, worker: WorkerFacts) -> WorkerFacts:
